@@ -12,7 +12,7 @@ from typing import Final
 from benchmarks.corpus import ENTRIES, GITHUB_ISSUER, GOOGLE_ISSUER, email_of, repository_of
 from rules.pattern import Pattern, PatternForm, exact
 from rules.rule import Rule
-from rules.rule_file import Value, rule_lines
+from rules.rule_file import DocumentValue, rule_lines
 from rules.selection import AllOf, FieldMatch
 
 HITS: Final = 100
@@ -51,7 +51,7 @@ def rule_file(rules: Sequence[Rule]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _selection(rule: Rule) -> dict[str, Value]:
+def _selection(rule: Rule) -> dict[str, DocumentValue]:
     assert isinstance(rule.select, AllOf)
     return {
         each.field: pattern.text if pattern.form is PatternForm.EXACT else {pattern.form.value: pattern.text}

@@ -19,9 +19,9 @@ from ca_lite.issuer_keys import KeySource
 from ca_lite.issuers import Issuers, IssuerType
 from ca_lite.journal import FAILED, ISSUED, REQUESTED, Issuance, Journal
 from ca_lite.keys import SigningKey, spki
-from ca_lite.proof import ClientKey
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.tokens import VerifiedToken, verify_token
+from sigstore_entries.client_keys import ClientKey
 from tlog.ct import MalformedCt, Sct, verify_sct
 from tlog.note import BadSignature
 

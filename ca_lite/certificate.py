@@ -15,13 +15,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca_lite.identity import Principal
 from ca_lite.keys import SigningKey, hash_for
-from ca_lite.proof import ClientKey
 from sigstore_entries.certificate import (
     EXTENSIONS,
     SCT_LIST_OID,
     USERNAME_OTHER_NAME_OID,
     encode_utf8_string,
 )
+from sigstore_entries.client_keys import ClientKey
 from sigstore_entries.signing import NameForm
 from tlog.ct import Sct
 

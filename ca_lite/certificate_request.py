@@ -7,12 +7,12 @@ from typing import Any
 
 from ca_lite.errors import CSR_UNPARSABLE, KEY_UNPARSABLE, SIGNATURE_INVALID, bad_request
 from ca_lite.proof import (
-    ClientKey,
     decode_bytes_field,
     key_from_csr,
     parse_public_key,
     verify_possession,
 )
+from sigstore_entries.client_keys import ClientKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import binascii
 from base64 import b64decode
 from collections.abc import Collection, Iterable
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,8 +19,7 @@ from ca_lite.errors import (
     CaRefused,
     bad_request,
 )
-
-ClientKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+from sigstore_entries.client_keys import ClientKey
 
 # protobuf-specs' names, as Fulcio's --client-signing-algorithms takes them.
 ALGORITHMS: Final = (

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+LogPrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 class KeyUnusable(Exception):
@@ -25,7 +25,7 @@ class KeyUnusable(Exception):
 class LogKey:
     """A private key and its SubjectPublicKeyInfo DER. Signs with plain Ed25519, or with ECDSA over SHA-256."""
 
-    private: PrivateKey
+    private: LogPrivateKey
     spki: bytes
 
     def sign(self, message: bytes) -> bytes:
@@ -44,7 +44,7 @@ class LogKey:
         return self.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def log_key(private: PrivateKey) -> LogKey:
+def log_key(private: LogPrivateKey) -> LogKey:
     """Wrap a private key."""
     return LogKey(private, private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 

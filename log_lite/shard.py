@@ -9,7 +9,7 @@ from log_lite.store import Entry, LedgerDatabase, TreeRow
 from log_lite.tree import Tree
 
 V2_PATH: Final = "/rekor-v2"
-EntryReader = Callable[[int, int], Sequence[Entry]]
+ReadEntryRange = Callable[[int, int], Sequence[Entry]]
 LeafFinder = Callable[[bytes], Sequence[int]]
 
 
@@ -24,7 +24,7 @@ class TreeView:
     row: TreeRow
     tree: Tree
     size: int
-    read: EntryReader
+    read: ReadEntryRange
     find: LeafFinder
 
     def entry(self, index: int) -> Entry | None:

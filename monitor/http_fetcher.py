@@ -133,7 +133,7 @@ class Fetcher(Protocol):
         """Answer to a JSON document posted to `path`; the answer is JSON too."""
 
 
-Report = Callable[[str, float], object]
+ReportRequest = Callable[[str, float], object]
 """Gets the result of a request (`FETCHED`, or a `FetchFailed.reason`) and its duration in seconds."""
 
 
@@ -182,7 +182,7 @@ class HttpFetcher(Fetcher):
         pause: Callable[[float], object] = time.sleep,
         ca_file: str | None = None,
         proxy: str | None = None,
-        report: Report | None = None,
+        report: ReportRequest | None = None,
     ) -> None:
         self.move_to(base_url)
         self._limits = limits or HttpLimits()
@@ -214,7 +214,7 @@ class HttpFetcher(Fetcher):
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise OwnFault(f"not an http(s) base URL: {shown_url(base_url)!r}")
         self._base = base_url.rstrip("/") + "/"
-        self._prepared: _Prepared | None = None
+        self._prepared: _PreparedRequests | None = None
 
     @override
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
@@ -301,7 +301,7 @@ class HttpFetcher(Fetcher):
             return question.request(self._extensions)
         prepared = self._prepared
         if prepared is None or prepared.base != question.base:
-            prepared = self._prepared = _Prepared(question.base)
+            prepared = self._prepared = _PreparedRequests(question.base)
         return prepared.request(question, self._extensions)
 
 
@@ -334,7 +334,7 @@ class _Question(NamedTuple):
 _PLAIN_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(?:\.p/[0-9]+)?")
 
 
-class _Prepared:
+class _PreparedRequests:
     """Requests below one base URL, as httpx makes them for it. Raises `httpx.InvalidURL`."""
 
     def __init__(self, base: str) -> None:

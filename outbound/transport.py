@@ -241,7 +241,7 @@ class _Connection(httpcore.ConnectionInterface):
         return httpcore.Response(
             head.status_code,
             headers=head.headers.raw_items(),
-            content=_Body(self, exchange),
+            content=_ExchangeBody(self, exchange),
             extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": head.reason},
         )
 
@@ -410,7 +410,7 @@ def _stays_open(head: h11.Response) -> bool:
     return all(value.strip().lower() == b"keep-alive" for name, value in head.headers if name == b"connection")
 
 
-class _Body:
+class _ExchangeBody:
     def __init__(self, connection: _Connection, exchange: _Exchange) -> None:
         self._connection, self._exchange = connection, exchange
         self._ended = False

@@ -17,7 +17,7 @@ from rules.expectations.kinds import BY_KEY, read_expect
 from rules.lint import HintId, lint
 from rules.matching.keys import Key, Literal, ValuePrefix, Whole
 from rules.matching.matcher import PREFIX
-from rules.matching.required_keys import Cover, cover_of_condition
+from rules.matching.required_keys import RequiredKeys, required_keys_of
 from rules.pattern import compile_regex
 from rules.rule import JudgedByPast, Rule, RuleSet
 from rules.rule_file import flow, scalar
@@ -79,10 +79,10 @@ def read_ask(text: str) -> Ask:
         plain = _plain(node)
         document = json.dumps(plain, separators=(",", ":"), ensure_ascii=True)
         rule = _rule(node, PREFIX + "0")
-        cover = _checked_cover(rule, node)
+        required = _checked_keys(rule, node)
     except Misplaced as misplaced:
         raise DocumentError([misplaced.problem], "subscription") from None
-    return Ask(document, keys_text(cover))
+    return Ask(document, keys_text(required))
 
 
 def ask_of(select: AnyMapping[str, Any], expect: AnyMapping[str, Any]) -> Ask:
@@ -119,20 +119,20 @@ def yaml_of(document: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def keys_text(cover: Cover) -> str:
+def keys_text(required: RequiredKeys) -> str:
     """Index keys as JSON: `[form, folded, text]` of each, literals in hex; then the fields."""
-    keys = [[_FORMS[type(key)], int(key.folded), _text(key)] for key in cover.keys]
-    return json.dumps([keys, list(cover.fields)], separators=(",", ":"))
+    keys = [[_FORMS[type(key)], int(key.folded), _text(key)] for key in required.keys]
+    return json.dumps([keys, list(required.fields)], separators=(",", ":"))
 
 
-def cover_of_document(document: str) -> Cover:
+def required_keys_of_document(document: str) -> RequiredKeys:
     """Keys computed from a stored request. Raises `DocumentError`."""
-    cover = cover_of_condition(rule_of(0, document).select)
-    if cover is None:
+    required = required_keys_of(rule_of(0, document).select)
+    if required is None:
         raise DocumentError(
             [SettingsProblem("the stored request names nothing that an entry must contain")], "subscription"
         )
-    return cover
+    return required
 
 
 _FORMS: Final[AnyMapping[type, str]] = {Whole: "w", ValuePrefix: "h", Literal: "l"}
@@ -198,24 +198,24 @@ def _regexes(node: Node) -> Iterator[Scalar]:
                 yield from _regexes(value)
 
 
-def _checked_cover(rule: Rule, node: Node) -> Cover:
+def _checked_keys(rule: Rule, node: Node) -> RequiredKeys:
     patterns = [(match.field, pattern) for match in walk(rule.select) for pattern in match.patterns]
     if len(patterns) > MAX_PATTERNS:
         raise Misplaced(f"select has {len(patterns)} patterns; a subscription may have {MAX_PATTERNS}", node)
     for field, _ in patterns:
         if field in _REFUSED_FIELDS:
             raise Misplaced(f"`{field}` is the same for many signers: select an identity, repository or key", node)
-    cover = cover_of_condition(rule.select)
+    required = required_keys_of(rule.select)
     too_broad = [hint for hint in lint(RuleSet((rule,))) if hint.id in (HintId.TOO_BROAD, HintId.NEVER_MATCHES)]
     if too_broad:
         raise Misplaced(f"{too_broad[0].message}. Nothing was subscribed", node)
-    if cover is None:
+    if required is None:
         raise Misplaced(
             "names nothing that an entry must contain, so it would match half the log. Add an identity, a repository, "
             "a digest or a fingerprint",
             node,
         )
-    return cover
+    return required
 
 
 def _values(node: Node) -> int:

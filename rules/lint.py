@@ -9,7 +9,7 @@ from typing import Final
 
 from rules.expectations.within import LogEntryWithinExpectation
 from rules.matching.matcher import compile_rules
-from rules.matching.required_keys import cover_of_condition
+from rules.matching.required_keys import required_keys_of
 from rules.pattern import GITLAB, NAME_FIELDS, Forge, Pattern, PatternForm, forge_of, glob_literals, names_ignore_case
 from rules.rule import ClaimExpectation, Rule, RuleSet
 from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not, outline, walk
@@ -110,7 +110,7 @@ def _shape_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
     if len(found := _strangers(rule.select)) > 1:
         message = f"selects the signings of people who have nothing to do with each other, such as {found[0]} and "
         yield HintId.TOO_BROAD, f"{message}{found[-1]}. Name an owner, a repository or a domain"
-    if cover_of_condition(rule.select) is None:
+    if required_keys_of(rule.select) is None:
         message = "holds no text that an entry must contain, so every entry of every log is decoded for it. "
         yield HintId.UNINDEXED, f"{message}Add an identity, or 6 fixed characters to the pattern"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from rules.pattern import MAX_PATTERN, compile_regex
-from rules.rule_file import Value, load_rules, rule_lines
+from rules.rule_file import DocumentValue, load_rules, rule_lines
 from rules.selection import is_oid, normal_fingerprint
 from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Scalar, SettingsProblem, read_yaml
 from settings.reading import read_list, read_text
@@ -175,7 +175,7 @@ class _Import:
         self.remark(node, text)
         self.lost.append(self.remarks[-1])
 
-    def add(self, node: Node, kind: str, title: str, select: dict[str, Value]) -> None:
+    def add(self, node: Node, kind: str, title: str, select: dict[str, DocumentValue]) -> None:
         """Add a rule, when it is one that loads."""
         lines = rule_lines(f"{kind}-{self._numbers[kind] + 1}", title[:200], select, {})
         try:
@@ -307,8 +307,8 @@ def _cert_identity(item: Node, found: _Import) -> None:
     subject = fields["certSubject"]
     # No issuer means any issuer: without an issuer that cannot be carried over, the rule matches more.
     issuers = [_regexes(each, found) for each in _items(fields["issuers"])] if "issuers" in fields else []
-    every: list[Value] = [pattern for patterns in issuers for pattern in patterns]
-    narrowed: dict[str, Value] = {"issuer": every} if issuers and all(issuers) else {}
+    every: list[DocumentValue] = [pattern for patterns in issuers for pattern in patterns]
+    narrowed: dict[str, DocumentValue] = {"issuer": every} if issuers and all(issuers) else {}
     for pattern in _regexes(subject, found):
         found.add(subject, "identity", f"Identity {_text(subject)}", {"identity": pattern, **narrowed})
 
@@ -352,11 +352,11 @@ def _add_extension(place: Node, title: str, field: str, values: Node, found: _Im
     if not texts:
         found.remark(place, f"extension {title!r} is left out: it has no values, so it watched nothing")
         return
-    select: dict[str, Value] = {field: texts} if field in BY_NAME else {"oid": {field: texts}}
+    select: dict[str, DocumentValue] = {field: texts} if field in BY_NAME else {"oid": {field: texts}}
     found.add(place, "extension", f"{title}: {', '.join(texts)}", select)
 
 
-def _regexes(node: Node, found: _Import) -> list[Value]:
+def _regexes(node: Node, found: _Import) -> list[DocumentValue]:
     """A Go regular expression that may match anywhere, as ones that match the whole value: any of them may.
 
     One that is longer than a pattern may be is cut at its alternatives. None when it cannot be carried over.

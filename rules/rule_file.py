@@ -92,7 +92,7 @@ def _read_severity(node: Node) -> RuleSeverity:
 _PLAIN = re.compile(r"[A-Za-z0-9/.][A-Za-z0-9/._@+-]*(?<![.-])", re.ASCII)
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\"}
 
-Value = str | bool | Sequence["Value"] | Mapping[str, "Value"]
+DocumentValue = str | bool | Sequence["DocumentValue"] | Mapping[str, "DocumentValue"]
 
 
 def scalar(text: str) -> str:
@@ -103,7 +103,7 @@ def scalar(text: str) -> str:
     return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'
 
 
-def flow(value: Value) -> str:
+def flow(value: DocumentValue) -> str:
     """A value on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -114,7 +114,9 @@ def flow(value: Value) -> str:
     return "[" + ", ".join(flow(each) for each in value) + "]"
 
 
-def rule_lines(rule_id: str, title: str, select: Mapping[str, Value], expect: Mapping[str, Value]) -> list[str]:
+def rule_lines(
+    rule_id: str, title: str, select: Mapping[str, DocumentValue], expect: Mapping[str, DocumentValue]
+) -> list[str]:
     """One rule as lines of a rule file."""
     lines = [f"  - id: {scalar(rule_id)}", f"    title: {scalar(title)}", "    select:"]
     lines += [f"      {scalar(key)}: {flow(value)}" for key, value in select.items()]

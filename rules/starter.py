@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rules.learning import ProposedExpectation
 from rules.pattern import GITLAB, Forge, build_issuers, forge_of
-from rules.rule_file import Value, flow, load_rules, rule_id, rule_lines, scalar
+from rules.rule_file import DocumentValue, flow, load_rules, rule_id, rule_lines, scalar
 from rules.subject import Subject
 
 _REPOSITORY = re.compile(
@@ -95,7 +95,7 @@ def _repository(host: str, path: str) -> Starter:
     if forge is Forge.GITHUB:
         path = "/".join(path.split("/")[:2]).removesuffix(".git")
     repository, issuers = f"https://{host}/{path}", build_issuers(host)
-    exact: Value = {"exact": repository, "ignore_case": True}
+    exact: DocumentValue = {"exact": repository, "ignore_case": True}
     lines = [
         "version: 1",
         "rules:",
@@ -116,7 +116,7 @@ def _repository(host: str, path: str) -> Starter:
     lines += ["    # Describe a release here; until then, release tags of this repository count as expected."]
     if len(issuers) > 1:
         lines += ["    # The issuers are those of GitHub Enterprise Server and of GitLab: keep the one of this host."]
-    issuer: Value = issuers if len(issuers) > 1 else issuers[0]
+    issuer: DocumentValue = issuers if len(issuers) > 1 else issuers[0]
     lines += [
         "    expect:",
         f"      issuer: {flow(issuer)}",
@@ -137,8 +137,8 @@ def _repository(host: str, path: str) -> Starter:
 def _organisation(host: str, owner: str) -> Starter:
     everything = f"https://{host}/{owner}"
     issuers = build_issuers(host)
-    issuer: Value = issuers if len(issuers) > 1 else issuers[0]
-    select: Value = {"exact": everything, "ignore_case": True}
+    issuer: DocumentValue = issuers if len(issuers) > 1 else issuers[0]
+    select: DocumentValue = {"exact": everything, "ignore_case": True}
     lines = [
         "version: 1",
         "rules:",
@@ -165,9 +165,9 @@ def _organisation(host: str, owner: str) -> Starter:
     return Starter("\n".join(lines), told)
 
 
-def _announced(name: str, select: Mapping[str, Value], signed: str, *, of_person: bool) -> Starter:
+def _announced(name: str, select: Mapping[str, DocumentValue], signed: str, *, of_person: bool) -> Starter:
     """Rule for a name or key whose signings say little about themselves: each is news unless it was announced."""
-    expect: dict[str, Value] = {"authorised": []}
+    expect: dict[str, DocumentValue] = {"authorised": []}
     if of_person:
         # A certificate names no artifact: it is judged by the log entry made with it.
         expect |= {"log_entry_within": "1h", "same_issuer": True}

@@ -146,7 +146,7 @@ class Many:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Key:
+class SettingsKey:
     """One key of a mapping, and the field that holds it."""
 
     key: str
@@ -155,7 +155,7 @@ class Key:
     otherwise: Callable[[Path], Any] | None
 
 
-def keys_of(model: type) -> Iterator[Key]:
+def keys_of(model: type) -> Iterator[SettingsKey]:
     """Keys that a mapping of this dataclass may have; fields without a mark are not in the file."""
     hints = get_type_hints(model, include_extras=True)
     for field in dataclasses.fields(model):
@@ -167,7 +167,7 @@ def keys_of(model: type) -> Iterator[Key]:
         for mark in marks:
             is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             key, otherwise = (mark.key, mark.otherwise) if isinstance(mark, Written) else ("", None)
-            yield Key(key or field.name, field.name, is_needed, otherwise)
+            yield SettingsKey(key or field.name, field.name, is_needed, otherwise)
 
 
 def read_model(model: type[T], section: Section, node: Node, base: Path, **given: Any) -> T:

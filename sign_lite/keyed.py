@@ -104,7 +104,7 @@ def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, n
     checkpoint; every later one has both proof and checkpoint.
     """
     try:
-        log = log_of(entry, map(_Log, trusted_root.get("tlogs") or ()))
+        log = log_of(entry, map(_RootLog, trusted_root.get("tlogs") or ()))
         has_promise = entry_timestamp(entry, log) is not None
         proof = entry.get("inclusionProof")
         has_proof = bool(proof and (proof.get("checkpoint") or {}).get("envelope"))
@@ -120,7 +120,7 @@ def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, n
 
 
 @dataclass(frozen=True, slots=True)
-class _Log:
+class _RootLog:
     """A log of a trusted root in JSON. Each field is read when used, so that other logs' defects fail no entry."""
 
     document: Mapping[str, Any]

@@ -57,7 +57,7 @@ def read_pgp(block: bytes, signature: bytes | None = None) -> Signer:
     Fingerprints are lower-case hex of all primary keys and subkeys, in the block's order: the entry's size is the
     bound, because an attacker could exceed a count. Keys and names that are left out are counted in an `unread` defect.
     """
-    found = _Found()
+    found = _KeyBlock()
     try:
         for tag, body in _packets(_dearmored(block, _ARMOR), _READ):
             if tag == _USER_ID:
@@ -108,7 +108,7 @@ def made_at(signature: bytes) -> int:
 
 
 @dataclass(slots=True)
-class _Found:
+class _KeyBlock:
     """Keys and user IDs of a block, without duplicates, in their order; each key with its primary keys."""
 
     fingerprints: dict[str, set[str]] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class _Found:
             )
 
 
-def _bystanders(found: _Found, issuers: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _bystanders(found: _KeyBlock, issuers: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Fingerprints of the block that did not sign, and those that may have signed; all others are the signer's."""
     keys = found.fingerprints
     named = {key for key in keys if _key_id(key) in issuers}

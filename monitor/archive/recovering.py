@@ -19,7 +19,7 @@ from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest, 
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
-    Prove,
+    ProveConsistency,
     bounds_of,
     index_sink,
     locked,
@@ -46,7 +46,11 @@ class Recovery:
 
 
 def recovered(
-    files: ArchiveFiles, identity: LogIdentity, head: SignedHead, frontier: Callable[[int], Frontier], prove: Prove
+    files: ArchiveFiles,
+    identity: LogIdentity,
+    head: SignedHead,
+    frontier: Callable[[int], Frontier],
+    prove: ProveConsistency,
 ) -> Recovery | None:
     """Make a damaged manifest again, and store it; `None` when another program has done so.
 

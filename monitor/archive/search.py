@@ -46,7 +46,7 @@ _NO_ROWS: Final = SCHEMA.empty_table()
 
 
 @dataclass(slots=True)
-class _Found:
+class _FoundEntries:
     """Results that one search gathers on its way through the ranges."""
 
     total: int = 0
@@ -98,9 +98,9 @@ class Archive:
 
     def _answered(
         self, query: Query, keys: Sequence[Sequence[KeySpan]], manifests: Manifests, *, per_day: bool
-    ) -> "tuple[_Found, SearchAnswer]":
+    ) -> "tuple[_FoundEntries, SearchAnswer]":
         limit = min(query.limit, MOST_ROWS)
-        found = _Found(work=None if query.most is None else SearchAllowance(query.most))
+        found = _FoundEntries(work=None if query.most is None else SearchAllowance(query.most))
         rows: list[ArchiveRow] = []
         for manifest in self._wanted(query, manifests):
             mine: list[ArchiveRow] = []
@@ -151,7 +151,7 @@ class Archive:
         """Matching entries of one range from `at` on. Raises `ArchiveFault`."""
         if _outside(each, query):
             return
-        offsets = self._kept(manifest, each, [keys], query, _Found())
+        offsets = self._kept(manifest, each, [keys], query, _FoundEntries())
         if at > each.first:
             offsets = offsets.filter(pc.greater_equal(offsets, at - each.first))
         for start in range(0, len(offsets), _STREAMED):
@@ -250,7 +250,7 @@ class Archive:
         each: ArchivedRange,
         keys: Sequence[Sequence[KeySpan]],
         query: Query,
-        found: _Found,
+        found: _FoundEntries,
         *,
         per_day: bool,
         limit: int,
@@ -280,7 +280,7 @@ class Archive:
         each: ArchivedRange,
         keys: Sequence[Sequence[KeySpan]],
         query: Query,
-        found: _Found,
+        found: _FoundEntries,
         *,
         per_day: bool = False,
     ) -> pa.Array:
@@ -299,7 +299,12 @@ class Archive:
         return offsets
 
     def _vouched(
-        self, manifest: ArchiveManifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, found: _Found
+        self,
+        manifest: ArchiveManifest,
+        each: ArchivedRange,
+        keys: Sequence[KeySpan],
+        query: Query,
+        found: _FoundEntries,
     ) -> pa.Array:
         """Entries of one range under any of these keys, trusted or not as is wanted, counted from its first, in order.
 
@@ -318,7 +323,7 @@ class Archive:
         each: ArchivedRange,
         offsets: pa.Array,
         query: Query,
-        found: _Found,
+        found: _FoundEntries,
         *,
         per_day: bool,
     ) -> pa.Array:

@@ -25,7 +25,7 @@ from monitor.archive.search_index import INDEX_SCHEMA, index_of
 from monitor.model.log_source import LogIdentity, Position
 from tlog.merkle import Frontier, aligned_subtrees
 
-Prove = Callable[[int, int], Sequence[bytes]]
+ProveConsistency = Callable[[int, int], Sequence[bytes]]
 """Requests the consistency proof from one size of the log to another."""
 
 _LEVEL: Final = 6  # zstd level: files 4 % smaller than at the default; writing stays far cheaper than decoding
@@ -129,7 +129,7 @@ class ArchiveWriter:
     Several writers of one folder take turns. An object store has no lock: only one program may write to it at a time.
     """
 
-    def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: Prove) -> None:
+    def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: ProveConsistency) -> None:
         """Raises `ArchiveFault` when the archive holds this log under another key, or cannot be read."""
         self.files, self._prove, self._identity = files, prove, identity
         self.manifest = self.reread()

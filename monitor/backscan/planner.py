@@ -44,7 +44,7 @@ _MAX_LINE: Final = 1_000
 
 
 @dataclass(slots=True)
-class _Tree:
+class _BackscanTree:
     """One tree: ranges that rules still lack, and the state of its back-scan."""
 
     log: str
@@ -102,7 +102,7 @@ class LogBackscan:
         self._log_trees = LogTrees(open_trees, services.timing.clock)
         # A power of two keeps steps aligned. A step is bounded by the entries allowed in a few seconds.
         self._most = 1 << (config.entries_per_second * _STEP_SECONDS).bit_length() - 1
-        self._trees: dict[str, _Tree] = {}
+        self._trees: dict[str, _BackscanTree] = {}
         self._planned: tuple[int, datetime] | None = None
         self._matcher: tuple[int, frozenset[str], Matcher] | None = None
         self._own: tuple[Exception, datetime] | None = None
@@ -152,7 +152,7 @@ class LogBackscan:
         for log, each in Reading(self._store.database).followed().items():
             if log.partition("/")[0] != self.name:
                 continue
-            tree = self._trees.setdefault(log, _Tree(log))
+            tree = self._trees.setdefault(log, _BackscanTree(log))
             before = tree.remaining
             tree.lacking = self._lacking(held, log, each.baseline_size)
             if before and not tree.lacking:
@@ -168,22 +168,22 @@ class LogBackscan:
             return {}
         after = followed_from if asked <= {"none", "followed"} else 0
         found: dict[tuple[int, int], set[str]] = {}
-        for standing in self._store.coverage.standings(log, after):
-            for look_back, rules in self._by_look_back(held, standing).items():
-                first = first_wanted(look_back, standing.began, followed_from)
-                for missing in () if first is None else standing.missing(first):
+        for group in self._store.coverage.groups(log, after):
+            for look_back, rules in self._by_look_back(held, group).items():
+                first = first_wanted(look_back, group.began, followed_from)
+                for missing in () if first is None else group.missing(first):
                     found.setdefault(missing, set()).update(rules)
         return {missing: frozenset(rules) for missing, rules in found.items()}
 
-    def _by_look_back(self, held: HeldRules, standing: CoverageGroup) -> dict[LookBack, list[str]]:
+    def _by_look_back(self, held: HeldRules, group: CoverageGroup) -> dict[LookBack, list[str]]:
         found: dict[LookBack, list[str]] = {}
-        for rule, selection in standing.rules.items():
+        for rule, selection in group.rules.items():
             # A rule changed or withdrawn a moment ago stays active in the database until the next pass.
             if held.selections.get(rule) == selection:
                 found.setdefault(held.backscans.get(rule, self._config.range), []).append(rule)
         return found
 
-    def _offer(self, tree: _Tree, held: HeldRules) -> BackscanStep:
+    def _offer(self, tree: _BackscanTree, held: HeldRules) -> BackscanStep:
         source = self._log_trees.source(tree.log)
         gap = first_gap(tree.lacking)
         matcher = self._matcher_of(held, gap.rules)
@@ -213,7 +213,7 @@ class LogBackscan:
             self._matcher = held.generation, rules, compile_rules(chosen)
         return self._matcher[2]
 
-    def _went_well(self, tree: _Tree, done: BackscanStep, began: datetime) -> float:
+    def _went_well(self, tree: _BackscanTree, done: BackscanStep, began: datetime) -> float:
         now = self._timing.clock()
         tree.lacking = without_first(tree.lacking, done.first, done.last)
         tree.read += done.asked
@@ -228,7 +228,7 @@ class LogBackscan:
         self._tell(tree, now, done.last - done.first)
         return max(done.asked / self._config.entries_per_second, took)
 
-    def _tell(self, tree: _Tree, now: datetime, entries: int) -> None:
+    def _tell(self, tree: _BackscanTree, now: datetime, entries: int) -> None:
         """Record the progress: regularly, and at the beginning and end of a back-scan."""
         if entries and tree.lacking and tree.told_at is not None and now - tree.told_at < _TELL_EVERY:
             return
@@ -245,7 +245,7 @@ class LogBackscan:
         self._meter.back_scan(tree.log, tree.remaining)
         self._store.back_scans.got_on(BackScan(tree.log, now, tree.remaining, rate))
 
-    def _failed(self, tree: _Tree, error: FetchFailed | LogMisbehaved) -> None:
+    def _failed(self, tree: _BackscanTree, error: FetchFailed | LogMisbehaved) -> None:
         """Record trouble with a log; the delay before each further attempt grows."""
         now = self._timing.clock()
         tree.failures += 1
@@ -265,7 +265,7 @@ class LogBackscan:
             self._store.enqueue([alert])
 
 
-def _is_due(tree: _Tree, now: datetime) -> bool:
+def _is_due(tree: _BackscanTree, now: datetime) -> bool:
     return tree.retry_at is None or now >= tree.retry_at
 
 

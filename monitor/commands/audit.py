@@ -154,12 +154,12 @@ def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:
 def _timed(watch: LogSupervisor) -> list[Timed]:
     """Pass over one log, timed; trees of one log share its time."""
     began = time.monotonic()
-    outcomes = insist(watch)
+    outcomes = pass_with_retries(watch)
     seconds = (time.monotonic() - began) / max(1, len(outcomes))
     return [Timed(outcome, seconds) for outcome in outcomes]
 
 
-def insist(watch: LogSupervisor) -> list[PassResult]:
+def pass_with_retries(watch: LogSupervisor) -> list[PassResult]:
     """Pass over one log; again, up to a bound, while it does not keep a signed promise, as a lagging replica might.
 
     The daemon reports a broken promise only after several passes. An audit has to decide before it ends.

@@ -204,10 +204,10 @@ def check_held(
 
 
 def _code(checked: list[BundleResult]) -> Exit:
-    if any(each.verdict.standing is BundleRelation.CONTRADICTION for each in checked):
+    if any(each.verdict.relation is BundleRelation.CONTRADICTION for each in checked):
         return Exit.MISBEHAVED
     proves_nothing = {BundleRelation.UNVERIFIABLE, BundleRelation.NO_LOG_ENTRY}
-    unsure = any(each.verdict.unfinished or each.verdict.standing in proves_nothing for each in checked)
+    unsure = any(each.verdict.unfinished or each.verdict.relation in proves_nothing for each in checked)
     return Exit.UNFINISHED if unsure else Exit.FINE
 
 
@@ -217,7 +217,7 @@ def _show(checked: list[BundleResult]) -> None:
             each.where,
             each.log,
             each.index,
-            each.verdict.standing.value,
+            each.verdict.relation.value,
             each.verdict.detail,
         )
         for each in checked
@@ -241,7 +241,7 @@ def _document(checked: BundleResult) -> dict[str, Any]:
         "index": checked.index,
         "tree_size": view.head.size if view else None,
         "root": view.head.root.hex() if view else None,
-        "verdict": verdict.standing.value,
+        "verdict": verdict.relation.value,
         "detail": verdict.detail,
         "agreeing_nodes": verdict.agreeing,
         "asked_in_vain": verdict.unfinished,
@@ -259,7 +259,7 @@ def _promise_document(checked: BundleResult) -> dict[str, Any]:
         "index": checked.index,
         "leaf_hash": promise.leaf_hash.hex() if promise else None,
         "promised_at": promise.at.isoformat() if promise else None,
-        "verdict": verdict.standing.value,
+        "verdict": verdict.relation.value,
         "detail": verdict.detail,
         "asked_in_vain": verdict.unfinished,
         "evidence": event_id(verdict.evidence) if verdict.evidence else None,

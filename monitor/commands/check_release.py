@@ -368,15 +368,15 @@ def _in_log(checked: Sequence[BundleResult]) -> tuple[str | None, str, Exit]:
         each for each in checked if each.promised is not None and each.promised.promise.index is not None
     ]
     where = next((f"{each.log}:{each.index}" for each in about if each.index is not None), None)
-    if any(each.verdict.standing is BundleRelation.CONTRADICTION for each in checked):
-        told = next(each for each in checked if each.verdict.standing is BundleRelation.CONTRADICTION)
+    if any(each.verdict.relation is BundleRelation.CONTRADICTION for each in checked):
+        told = next(each for each in checked if each.verdict.relation is BundleRelation.CONTRADICTION)
         return where, f"no: the log contradicts itself: {told.verdict.detail}", Exit.MISBEHAVED
     if not about:
         first = next((each.verdict.detail for each in checked if not each.is_promise), "it has no log entry")
         return None, f"no: {first}", Exit.UNFINISHED
-    if all(each.verdict.standing in _IN_LOG for each in about):
+    if all(each.verdict.relation in _IN_LOG for each in about):
         return where, "yes", Exit.FINE
-    open_one = next(each for each in about if each.verdict.standing not in _IN_LOG)
+    open_one = next(each for each in about if each.verdict.relation not in _IN_LOG)
     # Its proof leads to a head that the log signed, which holds without a request.
     proven = "proven by the bundle; " if open_one.view is not None else ""
     return where, f"unknown: {proven}{open_one.verdict.detail}", Exit.UNFINISHED

@@ -10,10 +10,12 @@ from monitor.model.log_source import LogApi
 from monitor.proof.signing_proof import CheckedSignings
 
 _LONGEST: Final = 2_000
-Owner = Callable[[LogApi, str, bytes], str | None]
+FindOwner = Callable[[LogApi, str, bytes], str | None]
 
 
-def tell_proofs(checked: Sequence[CheckedSignings], owner: Owner | None, source: str, *, as_json: bool) -> bool | None:
+def tell_proofs(
+    checked: Sequence[CheckedSignings], owner: FindOwner | None, source: str, *, as_json: bool
+) -> bool | None:
     """Print the contents of a file of proven signings. True if every key is a log's, None if that was not checked."""
     owners = [None if owner is None else owner(*_key(each)) for each in checked]
     verified = None if owner is None else all(owners)

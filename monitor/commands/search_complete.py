@@ -13,7 +13,7 @@ from monitor.archive.query import MatchMode, Query, keys_of
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import MEDIA_TYPE, AnswerInvalid, CheckedAnswer, check_answer
 from monitor.archive.writing import read_manifests
-from monitor.commands.proof_file import Owner
+from monitor.commands.proof_file import FindOwner
 from monitor.commands.terminal import Exit, note, say, say_json
 from monitor.model.errors import OwnFault
 
@@ -68,7 +68,9 @@ def checked_answer(raw: bytes, root: bytes | None, *, as_json: bool) -> CheckedA
         return None
 
 
-def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, root_given: bool, as_json: bool) -> Exit:
+def tell_complete(
+    checked: CheckedAnswer, owner: FindOwner | None, source: str, *, root_given: bool, as_json: bool
+) -> Exit:
     """Print the result of an answer: 0 under the given index root and the log's key, 1 under another key.
 
     3 where the index root or the key was not compared.

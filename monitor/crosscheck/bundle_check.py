@@ -39,7 +39,7 @@ class BundleVerdict:
     `unfinished` says that the log was to be asked and gave no usable answer.
     """
 
-    standing: BundleRelation
+    relation: BundleRelation
     detail: str
     agreeing: int = 0
     evidence: Evidence | None = None
@@ -72,7 +72,7 @@ class CrossCheck:
         agreeing = sum(known[place][0] == value for place, value in nodes.items() if place in known)
         agreeing += len(self._shared(nodes, position))
         verdict = self._online(view, identity, position, agreeing)
-        if verdict.standing is not BundleRelation.CONTRADICTION:
+        if verdict.relation is not BundleRelation.CONTRADICTION:
             # A contradicting view is kept as evidence only: its nodes must not count against later bundles.
             self._views.keep(kept, nodes, self._clock())
         return verdict
@@ -162,7 +162,7 @@ class CrossCheck:
             return self._accuse(misbehaved.evidence)
         except FetchFailed as error:
             told = _offline(view, position, agreeing)
-            is_open = told.standing is BundleRelation.NOT_COVERED
+            is_open = told.relation is BundleRelation.NOT_COVERED
             return replace(told, detail=f"the log was not asked: {error}", unfinished=True) if is_open else told
         compared = compare(source, trusted, view.head, self._store.heads_at(identity.log, view.head.size))
         if compared.evidence is not None:

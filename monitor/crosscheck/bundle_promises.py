@@ -11,8 +11,7 @@ from datetime import datetime
 
 from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict
 from monitor.crosscheck.bundles import Promised
-from monitor.crosscheck.promise_audit import PromiseResult, hold, is_of
-from monitor.crosscheck.promise_audit import PromiseStatus as Held
+from monitor.crosscheck.promise_audit import PromiseResult, PromiseStatus, hold, is_of
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import PromisingSource
@@ -46,12 +45,12 @@ class PromiseCheck:
     def _told(self, promise: InclusionPromise, found: PromiseResult | None, now: datetime) -> BundleVerdict:
         if found is None:
             return self._open(promise, "the log was not asked", now, unfinished=False)
-        if found.standing is Held.KEPT:
+        if found.status is PromiseStatus.KEPT:
             self._store.promises.kept(promise)
             return BundleVerdict(BundleRelation.CONSISTENT, f"the promise was kept: {found.detail}")
-        if found.standing is Held.BROKEN and found.evidence is not None:
+        if found.status is PromiseStatus.BROKEN and found.evidence is not None:
             return self._broken(promise, found.evidence)
-        return self._open(promise, found.detail, now, unfinished=found.standing is Held.NOT_SHOWN)
+        return self._open(promise, found.detail, now, unfinished=found.status is PromiseStatus.NOT_SHOWN)
 
     def _ask(self, promised: Promised, now: datetime) -> PromiseResult | None:
         """Ask the tree that has to keep the promise; `None` if there is no such tree."""

@@ -18,7 +18,7 @@ from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_
 from alerts.alert import rfc3339
 from alerts.inert import inert_line
 from monitor.logs.tile_tree import ReadNote, head_of
-from monitor.model.errors import SignedPromise, SignwatchError
+from monitor.model.errors import PromiseStatement, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promise_of, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from monitor.trust.trust_root import TrustedLog, TrustRoot
@@ -219,7 +219,7 @@ def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | Ba
         stamp = logged_entry.entry_timestamp(entry, log)
         if stamp is None:
             return None
-        promise = read_promise(SignedPromise(PromiseKind.SET, stamp.statement, stamp.signature), log.spki)
+        promise = read_promise(PromiseStatement(PromiseKind.SET, stamp.statement, stamp.signature), log.spki)
     except logged_entry.NotLogged as error:
         return (EntryOfUnknownLog if isinstance(error, logged_entry.UnknownLog) else BadBundle)(str(error))
     except (AttributeError, BadPromise) as error:

@@ -36,7 +36,7 @@ class PromiseStatus(StrEnum):
 class PromiseResult:
     """State of a promise, and the reason. `evidence` is against the log; for a broken promise it is a proof."""
 
-    standing: PromiseStatus
+    status: PromiseStatus
     detail: str
     evidence: Evidence | None = None
 
@@ -197,12 +197,12 @@ class PromiseRounds:
             raise
 
     def _settle(self, waiting: KeptPromise, found: PromiseResult, done: Round, now: datetime) -> None:
-        if found.standing is PromiseStatus.KEPT:
+        if found.status is PromiseStatus.KEPT:
             self._promises.kept(waiting.promise)
             done.kept += 1
         elif found.evidence is None:
             self._promises.look_again(waiting, _next_look(waiting, now), found.detail)
-        elif found.standing is PromiseStatus.BROKEN or waiting.tries + 1 >= ROUNDS_BEFORE_BLAME:
+        elif found.status is PromiseStatus.BROKEN or waiting.tries + 1 >= ROUNDS_BEFORE_BLAME:
             # Evidence first: after a crash in between, the promise is still pending, and the next round makes the same
             # event.
             self._keep(found.evidence, done, now)

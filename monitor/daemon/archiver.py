@@ -40,7 +40,7 @@ _LONGEST_RETRY: Final = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
-class _Tree:
+class _ArchivedTree:
     """One tree: its writer, the time since which rows wait, and the state of its gap."""
 
     log: str
@@ -74,7 +74,7 @@ class LogArchiver(Archiver):
         self._store, self._timing, self._trust = services.store, services.timing, services.trust
         self._meter: ArchiveMeter = services.meter
         self._log_trees = LogTrees(open_trees, services.timing.clock)
-        self._trees: dict[str, _Tree] = {}
+        self._trees: dict[str, _ArchivedTree] = {}
         self._process: ProcessPoolExecutor | None = None
 
     @property
@@ -87,7 +87,7 @@ class LogArchiver(Archiver):
         """Archive some of the waiting batches of each tree. The first fault is raised until it is over."""
         more = False
         for log in self._handovers.trees(self.name):
-            tree = self._trees.setdefault(log, _Tree(log, self._handovers.of(log)))
+            tree = self._trees.setdefault(log, _ArchivedTree(log, self._handovers.of(log)))
             more = self._step(tree) or more
         troubles = [tree.trouble for tree in self._trees.values() if tree.trouble is not None]
         if troubles:
@@ -118,7 +118,7 @@ class LogArchiver(Archiver):
         if self._process is not None:
             self._process.shutdown()
 
-    def _step(self, tree: _Tree) -> bool:
+    def _step(self, tree: _ArchivedTree) -> bool:
         now = self._timing.clock()
         if tree.retry_at is not None:
             if now < tree.retry_at:
@@ -132,7 +132,7 @@ class LogArchiver(Archiver):
         tree.trouble, tree.failures, tree.retry_at = None, 0, None
         return more
 
-    def _archive(self, tree: _Tree, now: datetime) -> bool:
+    def _archive(self, tree: _ArchivedTree, now: datetime) -> bool:
         position = self._store.position(tree.log)
         if position is None:
             return False
@@ -158,7 +158,12 @@ class LogArchiver(Archiver):
         return seen is not None and seen[0] == tree.gap[0] and self._fill(tree, writer, *missing[0])
 
     def _take(
-        self, tree: _Tree, writer: ArchiveWriter, batch: ProvenBatch, missing: Sequence[tuple[int, int]], now: datetime
+        self,
+        tree: _ArchivedTree,
+        writer: ArchiveWriter,
+        batch: ProvenBatch,
+        missing: Sequence[tuple[int, int]],
+        now: datetime,
     ) -> bool:
         """Archive the oldest waiting batch, or a part of the gap before it. `missing` are gaps up to its end."""
         whole = (batch.before.frontier.size, batch.after.frontier.size)
@@ -175,13 +180,13 @@ class LogArchiver(Archiver):
         first, last = missing[0]
         return self._fill(tree, writer, first, last if first >= whole[0] else min(last, whole[0]))
 
-    def _write_in_time(self, tree: _Tree, writer: ArchiveWriter, now: datetime) -> None:
+    def _write_in_time(self, tree: _ArchivedTree, writer: ArchiveWriter, now: datetime) -> None:
         if writer.pending and tree.waiting_since is not None and now - tree.waiting_since >= self._config.write_every:
             writer.flush()
         if not writer.pending:
             tree.waiting_since = None
 
-    def _fill(self, tree: _Tree, writer: ArchiveWriter, first: int, last: int) -> bool:
+    def _fill(self, tree: _ArchivedTree, writer: ArchiveWriter, first: int, last: int) -> bool:
         """Read a part of the gap `[first, last)` from the log again."""
         source = self._log_trees.source(tree.log)
         end = min(last, first + _STEP.get(source.identity.api, _STEP_OTHERWISE))
@@ -202,7 +207,7 @@ class LogArchiver(Archiver):
         tree.gap = (end, last)
         return True
 
-    def _tidy(self, tree: _Tree, writer: ArchiveWriter) -> bool:
+    def _tidy(self, tree: _ArchivedTree, writer: ArchiveWriter) -> bool:
         """Join ranges, or build and merge search maps, when idle."""
         group = next(iter(compactable(writer.manifest)), None)
         if group is None:
@@ -229,7 +234,7 @@ class LogArchiver(Archiver):
     def _trusted(self) -> RowTrust:
         return RowTrust.of(self._trust.kept().root)
 
-    def _failed(self, tree: _Tree, error: Exception, now: datetime) -> None:
+    def _failed(self, tree: _ArchivedTree, error: Exception, now: datetime) -> None:
         if tree.writer is not None:
             tree.writer.discard()
         tree.handover.close()

@@ -24,7 +24,7 @@ from monitor.daemon.supervisor import LogSupervisor, PassHelpers, Watching
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import FollowLimits, Timing
 from monitor.following.workers import ScanWorkers
-from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
+from monitor.http_fetcher import HttpFetcher, ReportRequest, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper, route_of
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, LogTrees, OpenTrees, open_sources
@@ -125,7 +125,7 @@ class LogParts:
         # additional requests.
         return self._fetcher(replace(log, requests_per_second=max(1, requests_per_second(log) // _BACKSCAN_SHARE)))
 
-    def _fetcher(self, log: LogConfig, report: Report | None = None) -> HttpFetcher:
+    def _fetcher(self, log: LogConfig, report: ReportRequest | None = None) -> HttpFetcher:
         http = http_fetcher(log, self._services.timing.pause, report)
         self._parts.callback(http.close)
         return http
@@ -343,7 +343,7 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
     )
 
 
-def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: Report | None = None) -> HttpFetcher:
+def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: ReportRequest | None = None) -> HttpFetcher:
     """The fetcher of a log, limited to the log's rate; the caller closes it."""
     rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)

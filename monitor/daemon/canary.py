@@ -34,7 +34,7 @@ from monitor.store import canaries as runs
 from monitor.store.alert_life import AlertLife, Who
 from monitor.store.authorisations import Authorisations
 from monitor.store.canaries import Canaries, CanaryRun
-from monitor.store.health import Condition
+from monitor.store.health import LogCondition
 from rules.canary import CANARY
 from rules.facts import Authorisation
 
@@ -288,7 +288,7 @@ class Canary:
         return took
 
 
-def _was_read(condition: Condition, since: datetime) -> bool:
+def _was_read(condition: LogCondition, since: datetime) -> bool:
     return condition.fresh_at is not None and condition.fresh_at >= since
 
 

@@ -50,7 +50,7 @@ OTHER: Final = Unread("the log serves another entry there now than the one that 
 NOT_SERVED: Final = Unread("the log does not serve the entry now")
 LARGE: Final = Unread(f"the entry has more than {_LARGEST // 1024} KiB")
 UNDECODED: Final = Unread("the entry cannot be decoded")
-Answer = Signing | Unread
+EntryReading = Signing | Unread
 
 
 @dataclass(slots=True)
@@ -61,8 +61,8 @@ class _Line:
     """
 
     trees: LogTrees
-    work: "SimpleQueue[tuple[ArchivedEntry, Future[Answer]] | None]" = field(default_factory=SimpleQueue)
-    waiting: dict[ArchivedEntry, Future[Answer]] = field(default_factory=dict)
+    work: "SimpleQueue[tuple[ArchivedEntry, Future[EntryReading]] | None]" = field(default_factory=SimpleQueue)
+    waiting: dict[ArchivedEntry, Future[EntryReading]] = field(default_factory=dict)
     clients: dict[ArchivedEntry, str] = field(default_factory=dict)
     late: bool = False
     failed_until: float = float("-inf")
@@ -72,7 +72,7 @@ class _Line:
 class _Kept:
     """An answer, until a time of the monotonic clock; `size` are the bytes of the entry that it was made of."""
 
-    answer: Answer
+    answer: EntryReading
     until: float
     size: int
 
@@ -99,10 +99,10 @@ class EntryReader:
 
     def __call__(
         self, wanted: Sequence[ArchivedEntry], client: str, allow: Callable[[], bool]
-    ) -> Mapping[EntryRef, Answer]:
+    ) -> Mapping[EntryRef, EntryReading]:
         """The entries, each as a judge sees it. `allow` counts an entry that a log is asked for, or refuses it."""
-        told: dict[EntryRef, Answer] = {}
-        asked: dict[EntryRef, Future[Answer]] = {}
+        told: dict[EntryRef, EntryReading] = {}
+        asked: dict[EntryRef, Future[EntryReading]] = {}
         with self._lock:
             for each in wanted:
                 answer = self._known(each) or self._ask(each, client, allow)
@@ -125,11 +125,11 @@ class EntryReader:
                     future.cancel()
                 line.work.put(None)
 
-    def _known(self, wanted: ArchivedEntry) -> Answer | None:
+    def _known(self, wanted: ArchivedEntry) -> EntryReading | None:
         kept = self._kept.get(wanted)
         return kept.answer if kept is not None and time.monotonic() < kept.until else None
 
-    def _ask(self, wanted: ArchivedEntry, client: str, allow: Callable[[], bool]) -> "Future[Answer] | Unread":
+    def _ask(self, wanted: ArchivedEntry, client: str, allow: Callable[[], bool]) -> "Future[EntryReading] | Unread":
         line = self._line(wanted.where.log.partition("/")[0])
         if line is None:
             return NOT_FOLLOWED
@@ -139,7 +139,7 @@ class EntryReader:
             return refusal
         if not allow():
             return OFTEN
-        line.waiting[wanted] = made = Future[Answer]()
+        line.waiting[wanted] = made = Future[EntryReading]()
         line.clients[wanted] = client
         line.work.put((wanted, made))
         return made
@@ -164,7 +164,7 @@ class EntryReader:
             threading.Thread(target=self._work, args=(line,), name=f"read for pages {name}", daemon=True).start()
         return self._lines[name]
 
-    def _waited(self, asked: "Mapping[EntryRef, Future[Answer]]", client: str) -> dict[EntryRef, Answer]:
+    def _waited(self, asked: "Mapping[EntryRef, Future[EntryReading]]", client: str) -> dict[EntryRef, EntryReading]:
         if not asked:
             return {}
         with self._lock:
@@ -178,7 +178,7 @@ class EntryReader:
         finally:
             with self._lock:
                 self._pages.remove(client)
-        told: dict[EntryRef, Answer] = {}
+        told: dict[EntryRef, EntryReading] = {}
         for where, future in asked.items():
             is_done = future.done() and not future.cancelled()
             told[where] = future.result() if is_done else SLOW
@@ -195,8 +195,8 @@ class EntryReader:
             if future.set_running_or_notify_cancel():
                 future.set_result(self._read(line, wanted))
 
-    def _read(self, line: _Line, wanted: ArchivedEntry) -> Answer:
-        answer: Answer = FAILED
+    def _read(self, line: _Line, wanted: ArchivedEntry) -> EntryReading:
+        answer: EntryReading = FAILED
         size = 0
         try:
             if time.monotonic() >= line.failed_until:
@@ -225,7 +225,7 @@ class EntryReader:
         while len(self._kept) > _KEPT or sum(each.size for each in self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)
 
-    def _whole(self, trees: LogTrees, wanted: ArchivedEntry) -> tuple[Answer, int]:
+    def _whole(self, trees: LogTrees, wanted: ArchivedEntry) -> tuple[EntryReading, int]:
         """The answer, and the bytes of the entry that it holds. Raises the errors that are about the whole log."""
         where = wanted.where
         try:
@@ -251,7 +251,7 @@ class EntryReader:
         return labelled(hit, *self._authorities(), self._clock())[0], len(entry.leaf) + len(entry.extra)
 
     @staticmethod
-    def _not_served(where: EntryRef, why: str) -> tuple[Answer, int]:
+    def _not_served(where: EntryRef, why: str) -> tuple[EntryReading, int]:
         _LOG.warning("entry_not_served_for_page log=%s index=%d detail=%s", where.log, where.index, why)
         return NOT_SERVED, 0
 

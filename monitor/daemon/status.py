@@ -21,7 +21,7 @@ from monitor.raising.entry_alerts import DROPPED
 from monitor.store.canaries import CanaryRun
 from monitor.store.coverage import BackScan
 from monitor.store.events import Event, Events
-from monitor.store.health import Condition, Dropped, InForce, Trouble
+from monitor.store.health import Dropped, InForce, LogCondition, Trouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
 from monitor.store.store import Store
 from monitor.trust.trust_root import read_trust_root
@@ -46,7 +46,7 @@ class LogStatus:
 
     name: str
     followed: Followed | None
-    condition: Condition
+    condition: LogCondition
     stale_after: timedelta
     longest_pause: timedelta
     unreadable: int = 0
@@ -213,7 +213,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
         log = by_name.get(name.partition("/")[0])
         freshness = config.freshness(log)
-        condition = conditions.get(name, Condition(name))
+        condition = conditions.get(name, LogCondition(name))
         logs.append(
             LogStatus(
                 name=name,
@@ -282,7 +282,7 @@ def _canary(config: Config, store: Store) -> CanaryStatus | None:
 
 
 def _is_quiet(
-    store: Store, freshness: Freshness, condition: Condition, followed: Followed | None, now: datetime
+    store: Store, freshness: Freshness, condition: LogCondition, followed: Followed | None, now: datetime
 ) -> bool:
     """True if the log is silent, and its silence is usual."""
     if condition.fresh_at is None or followed is None or not freshness.is_silent(condition.fresh_at, now):

@@ -43,7 +43,7 @@ from monitor.raising.log_alerts import (
     trees_left_out_alert,
     witness_alerts,
 )
-from monitor.store.health import Condition
+from monitor.store.health import LogCondition
 from monitor.store.history import Pass
 from monitor.store.store import Store
 from monitor.telemetry.hooks import LogMeter
@@ -114,7 +114,7 @@ def _misbehaviour_first(alert: Alert) -> bool:
 
 
 @dataclass(slots=True)
-class _Tree:
+class _FollowedTree:
     """One tree being followed, with the rules it is followed with."""
 
     source: LogSource
@@ -168,7 +168,7 @@ class LogSupervisor:
         self._freshness, self._stale_after = watching.freshness, watching.freshness.stale_after
         self._log_trees = LogTrees(open_trees, services.timing.clock)
         self._unkept: dict[str, Unkept] = {}
-        self._trees: dict[str, _Tree] = {}
+        self._trees: dict[str, _FollowedTree] = {}
         self._throttle = LogThrottle(services.timing.clock)
 
     def run_pass(self) -> list[PassResult]:
@@ -280,7 +280,7 @@ class LogSupervisor:
         self._store.enqueue([alert])
         return position
 
-    def _tree(self, source: LogSource) -> _Tree:
+    def _tree(self, source: LogSource) -> _FollowedTree:
         log, held = source.identity.log, self._rules.held
         tree = self._trees.get(log)
         # Read first: a later request is already matched in this pass, and counts from the next pass on.
@@ -312,7 +312,7 @@ class LogSupervisor:
             # Trees may be listed again between two polls, so unkept promises are counted across listings.
             unkept=self._unkept.setdefault(log, {}),
         )
-        tree = self._trees[log] = _Tree(source, state, follower, held.generation, change)
+        tree = self._trees[log] = _FollowedTree(source, state, follower, held.generation, change)
         return tree
 
     def _went_well(
@@ -350,7 +350,7 @@ class LogSupervisor:
             fresh_for = None if is_over else self._stale_after
             outcome.witnessed = self._ask_witnesses(self._watching.witnesses, shown, now, fresh_for)
 
-    def _tell_silence(self, outcome: PassResult, report: PassReport, condition: Condition, now: datetime) -> None:
+    def _tell_silence(self, outcome: PassResult, report: PassReport, condition: LogCondition, now: datetime) -> None:
         """Handle a log without a new head: it went back, is frozen or quiet, or an old answer is replayed."""
         log, head, fresh = outcome.log, report.position.head.head, condition.fresh_at or now
         if report.lagging:
@@ -378,12 +378,12 @@ class LogSupervisor:
         self, policy: WitnessPolicy, shown: SignedHead, now: datetime, fresh_for: timedelta | None
     ) -> Witnessed:
         """Compare the newest head with the policy; the beginning of a failure is stored for a restart."""
-        before = self._store.witnesses.standing(shown.log)
+        before = self._store.witnesses.status(shown.log)
         cosigning = judge(policy, shown, now, fresh_for)
-        standing = follow_up(policy, before, cosigning, now)
-        if standing != before:
-            self._store.witnesses.keep(shown.log, standing)
-        witnessed = Witnessed(policy.required, cosigning, standing)
+        status = follow_up(policy, before, cosigning, now)
+        if status != before:
+            self._store.witnesses.keep(shown.log, status)
+        witnessed = Witnessed(policy.required, cosigning, status)
         self._store.enqueue(witness_alerts(policy, witnessed, shown, now, self._stale_after))
         return witnessed
 
@@ -438,7 +438,7 @@ class LogSupervisor:
             if self._throttle.admits(outcome.log):
                 _LOG.error("state_failed %s also=%s", _line(outcome), fault)
 
-    def _alerts(self, condition: Condition, now: datetime, *, answered: bool) -> list[Alert]:
+    def _alerts(self, condition: LogCondition, now: datetime, *, answered: bool) -> list[Alert]:
         trouble = condition.trouble
         if trouble is None:
             return []

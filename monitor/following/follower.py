@@ -26,7 +26,7 @@ from monitor.model.errors import (
     NotShown,
     OwnFault,
     PastMoved,
-    SignedPromise,
+    PromiseStatement,
     StateConflict,
 )
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
@@ -473,7 +473,7 @@ class BatchCommitter:
             leaves = () if entry.unread else ((fetched.start, entry.leaf),)
             raise NotShown(replace(unproven.evidence, leaves=leaves, promises=self._promised(entry))) from unproven
 
-    def _promised(self, entry: LogEntry) -> tuple[SignedPromise, ...]:
+    def _promised(self, entry: LogEntry) -> tuple[PromiseStatement, ...]:
         """The log's signed promises of an entry that its tree does not hold."""
         try:
             return (unpack_timestamp(entry.timestamp, entry.leaf, self.source.identity.spki).signed,)

@@ -35,7 +35,7 @@ from monitor.model.log_source import LogApi, LogEntry
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import RuleSet
 
-Made = TypeVar("Made")
+ResultT = TypeVar("ResultT")
 AHEAD_PER_JOB: Final = 2
 _AHEAD_BYTES: Final = 256 * 1024 * 1024
 _matcher: Matcher | None = None
@@ -96,14 +96,14 @@ class ScanPool:
 
 
 def in_order(
-    batches: Iterator[Fetched], submit: Callable[[Fetched], Future[Made]], ahead: int, ahead_bytes: int
-) -> Iterator[tuple[Fetched, Made]]:
+    batches: Iterator[Fetched], submit: Callable[[Fetched], Future[ResultT]], ahead: int, ahead_bytes: int
+) -> Iterator[tuple[Fetched, ResultT]]:
     """Submit batches, and yield each with its result, in their order.
 
     No batch begins while `ahead` batches or `ahead_bytes` are running. An error of `batches` is raised after the
     batches before it.
     """
-    under_way: deque[tuple[Fetched, Future[Made]]] = deque()
+    under_way: deque[tuple[Fetched, Future[ResultT]]] = deque()
     failure: Exception | None = None
     more, size = True, 0
     try:

@@ -56,15 +56,15 @@ def _looked_at(store: Store, bare: LogCoverage, later: int, shown: int, looked_a
     missing: list[tuple[int, int]] = []
     least: list[tuple[int, str, str, tuple[tuple[int, int], ...]]] = []
     uncovered = 0
-    for standing in store.coverage.standings(bare.log, bare.first, looked_at):
-        lacks = standing.missing(bare.first)
+    for group in store.coverage.groups(bare.log, bare.first, looked_at):
+        lacks = group.missing(bare.first)
         if not lacks:
             continue
         missing += lacks
-        uncovered += len(standing.rules)
-        ranges = merged([*standing.ranges, (standing.began, bare.last)])
+        uncovered += len(group.rules)
+        ranges = merged([*group.ranges, (group.began, bare.last)])
         entries = sum(last - first for first, last in lacks)
-        first_rules = heapq.nsmallest(shown, standing.rules.items())
+        first_rules = heapq.nsmallest(shown, group.rules.items())
         least += [(-entries, rule, selection, ranges) for rule, selection in first_rules]
         least = heapq.nsmallest(shown, least)
     unlooked = max(0, later - looked_at)

@@ -37,13 +37,13 @@ class _Consistency(msgspec.Struct):
     consistency: list[str]
 
 
-class _Entry(msgspec.Struct):
+class _GetEntriesItem(msgspec.Struct):
     leaf_input: str
     extra_data: str = ""
 
 
 class _Entries(msgspec.Struct):
-    entries: list[_Entry]
+    entries: list[_GetEntriesItem]
 
 
 class _EntryAndProof(msgspec.Struct):

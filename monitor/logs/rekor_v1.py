@@ -36,15 +36,15 @@ _HEX_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
 
 
-class _Tree(msgspec.Struct):
+class _LogInfoTree(msgspec.Struct):
     rootHash: str  # noqa: N815  the API's names
     treeSize: int  # noqa: N815
     signedTreeHead: str  # noqa: N815
     treeID: str  # noqa: N815
 
 
-class _LogInfo(_Tree):
-    inactiveShards: list[_Tree] | None = None  # noqa: N815
+class _LogInfo(_LogInfoTree):
+    inactiveShards: list[_LogInfoTree] | None = None  # noqa: N815
 
 
 class _Proof(msgspec.Struct):
@@ -63,7 +63,7 @@ class _Verification(msgspec.Struct):
     inclusionProof: _InclusionProof | None = None  # noqa: N815
 
 
-class _Entry(msgspec.Struct):
+class _RekorEntry(msgspec.Struct):
     body: str
     logIndex: int  # noqa: N815  virtual
     integratedTime: int | None = None  # noqa: N815
@@ -224,14 +224,14 @@ class RekorV1Source(PromisingSource):
         seen, self._seen = self._seen, {}
         return list(seen.values())
 
-    def _keep_sighting(self, entry: _Entry) -> None:
+    def _keep_sighting(self, entry: _RekorEntry) -> None:
         proof = entry.verification.inclusionProof if entry.verification else None
         if proof is None or not proof.checkpoint or len(self._seen) >= _MAX_SIGHTINGS or proof.treeSize in self._seen:
             return
         read = read_checkpoint(proof.checkpoint.encode(), self._key, self._identity)
         self._seen[proof.treeSize] = head_of(read, self._identity)
 
-    def _head(self, tree: _Tree, offset: int, *, final: bool) -> SignedHead:
+    def _head(self, tree: _LogInfoTree, offset: int, *, final: bool) -> SignedHead:
         raw = tree.signedTreeHead.encode()
         read = read_checkpoint(raw, self._key, self._identity)
         if len(read.note.signatures) != 1:
@@ -243,7 +243,7 @@ class RekorV1Source(PromisingSource):
             self._offset = offset
         return replace(head_of(read, self._identity), final=final)
 
-    def _retrieve(self, start: int, end: int) -> dict[int, _Entry]:
+    def _retrieve(self, start: int, end: int) -> dict[int, _RekorEntry]:
         """Fetch local indexes `[start, end)`, at most ten; by local index, after a check of the index in each entry."""
         if self._offset is None:
             self.latest()
@@ -254,8 +254,8 @@ class RekorV1Source(PromisingSource):
             {"logIndexes": [offset + index for index in wanted]},
             max_bytes=_MAX_ENTRIES_ANSWER,
         )
-        served: dict[int, _Entry] = {}
-        for item in _parse(raw, list[dict[str, _Entry]], "entries"):
+        served: dict[int, _RekorEntry] = {}
+        for item in _parse(raw, list[dict[str, _RekorEntry]], "entries"):
             # SPEC rekor entries.go: answers have no reliable order; the index inside each identifies it.
             for uuid, entry in item.items():
                 index = entry.logIndex - offset
@@ -266,7 +266,7 @@ class RekorV1Source(PromisingSource):
                 served[index] = entry
         return served
 
-    def _check_uuid(self, uuid: str, entry: _Entry, index: int) -> None:
+    def _check_uuid(self, uuid: str, entry: _RekorEntry, index: int) -> None:
         # SPEC rekor sharding.go: entry UUID = 16 hex digits of tree ID, then 64 of the leaf hash.
         match = _UUID.fullmatch(uuid.lower())
         if not match:
@@ -305,14 +305,14 @@ def _hash(value: str) -> bytes:
     return bytes.fromhex(value)
 
 
-def _body(entry: _Entry) -> bytes:
+def _body(entry: _RekorEntry) -> bytes:
     try:
         return base64.b64decode(entry.body, validate=True)
     except (binascii.Error, ValueError) as error:
         raise FetchFailed(f"entry {entry.logIndex}: body is not base64") from error
 
 
-def _packed(entry: _Entry) -> bytes:
+def _packed(entry: _RekorEntry) -> bytes:
     signature = entry.verification.signedEntryTimestamp if entry.verification else None
     return pack_timestamp(signature, entry.logIndex, entry.integratedTime)
 

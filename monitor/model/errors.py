@@ -40,7 +40,7 @@ class PastMoved(StateConflict):
 
 
 @dataclass(frozen=True, slots=True)
-class SignedPromise:
+class PromiseStatement:
     """A log's promise to include an entry, as it signed it. `kind` is a `monitor.model.inclusion_promise.PromiseKind`.
 
     `statement` are the bytes under the signature: for a signed entry timestamp canonical JSON, for a signed certificate
@@ -79,7 +79,7 @@ class Evidence:
     prefix: tuple[bytes, ...] = ()
     event: str = ""
     second_proof: tuple[bytes, ...] = ()
-    promises: tuple[SignedPromise, ...] = ()
+    promises: tuple[PromiseStatement, ...] = ()
 
 
 class LogMisbehaved(SignwatchError):

@@ -19,7 +19,7 @@ import msgspec
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 
-from monitor.model.errors import SignedPromise, SignwatchError
+from monitor.model.errors import PromiseStatement, SignwatchError
 from sigstore_entries.logged_entry import timestamp_statement
 from sigstore_entries.trust import EmbeddedSct
 from tlog.ct import MalformedCt, parse_leaf, sct_message, verify_digitally_signed
@@ -57,7 +57,7 @@ class InclusionPromise:
     the one tree of a static CT log. `at` is the log's time of the promise.
     """
 
-    signed: SignedPromise
+    signed: PromiseStatement
     spki: bytes
     leaf: bytes
     index: int | None
@@ -100,7 +100,7 @@ class Overdue:
     why: str
 
 
-def read_promise(signed: SignedPromise, spki: bytes) -> InclusionPromise:
+def read_promise(signed: PromiseStatement, spki: bytes) -> InclusionPromise:
     """Verify a promise by the one key pinned to the log. Raises `BadPromise`."""
     if len(signed.statement) > MAX_STATEMENT:
         raise BadPromise(f"a promise of {len(signed.statement)} bytes is longer than any that is kept")
@@ -116,13 +116,13 @@ def read_promise(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     raise BadPromise(f"no such kind of promise: {signed.kind!r:.40}")
 
 
-def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signature: bytes) -> SignedPromise:
+def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signature: bytes) -> PromiseStatement:
     """A signed entry timestamp with the bytes it must have been signed over. Raises `BadPromise` for odd numbers."""
     try:
         statement = timestamp_statement(leaf, integrated_time, log_id, index)
     except ValueError as error:
         raise BadPromise(f"not a signed entry timestamp: {error!s:.200}") from error
-    return SignedPromise(PromiseKind.SET, statement, signature)
+    return PromiseStatement(PromiseKind.SET, statement, signature)
 
 
 def promise_of(sct: EmbeddedSct) -> InclusionPromise | None:
@@ -131,11 +131,11 @@ def promise_of(sct: EmbeddedSct) -> InclusionPromise | None:
     if len(statement) > MAX_STATEMENT:
         return None
     with suppress(MalformedCt, OverflowError):
-        return _sct(SignedPromise(PromiseKind.SCT, statement, sct.sct.signature), sct.spki)
+        return _sct(PromiseStatement(PromiseKind.SCT, statement, sct.sct.signature), sct.spki)
     return None
 
 
-def _read_set(signed: SignedPromise, spki: bytes) -> InclusionPromise:
+def _read_set(signed: PromiseStatement, spki: bytes) -> InclusionPromise:
     told: Any = json.loads(signed.statement)
     # Only one spelling is accepted: a repeated key or another form of a number could be read in two ways.
     if not isinstance(told, dict) or set(told) != _SET_FIELDS or rfc8785.dumps(told) != signed.statement:
@@ -152,13 +152,13 @@ def _read_set(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     return InclusionPromise(signed, spki, leaf, index, _EPOCH + timedelta(seconds=at))
 
 
-def _read_sct(signed: SignedPromise, spki: bytes) -> InclusionPromise:
+def _read_sct(signed: PromiseStatement, spki: bytes) -> InclusionPromise:
     promise = _sct(signed, spki)
     verify_digitally_signed(spki, signed.statement, signed.signature)
     return promise
 
 
-def _sct(signed: SignedPromise, spki: bytes) -> InclusionPromise:
+def _sct(signed: PromiseStatement, spki: bytes) -> InclusionPromise:
     # SPEC RFC 6962 3.2 and 3.4: the signed bytes begin with version v1 and signature type certificate_timestamp, the
     # leaf with version v1 and leaf type timestamped_entry: all of them 0, and the rest is the same.
     leaf = parse_leaf(signed.statement)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from monitor.model.errors import SignedPromise
+from monitor.model.errors import PromiseStatement
 from monitor.model.inclusion_promise import InclusionPromise, PromiseKind
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
@@ -336,7 +336,7 @@ class PromiseAnswer:
     leaf: bytes
     head: SignedHead
     proof: tuple[NodeHash, ...]
-    promised: SignedPromise | None = None
+    promised: PromiseStatement | None = None
 
 
 class PromisedRange(NamedTuple):

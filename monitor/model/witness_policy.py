@@ -73,23 +73,23 @@ class Witnessed:
 
     required: int
     cosigning: Cosigning
-    standing: WitnessStatus
+    status: WitnessStatus
 
     @property
     def line(self) -> str:
         """One sentence without a full stop."""
         told = f"cosigned by {len(self.cosigning.present)} of {counted(self.required, 'wanted witness')}"
-        missing = ", ".join(f"{name} since {rfc3339(at)}" for name, at in self.standing.missing_since)
+        missing = ", ".join(f"{name} since {rfc3339(at)}" for name, at in self.status.missing_since)
         return f"{told}; missing: {missing}" if missing else told
 
     def document(self) -> dict[str, Any]:
         """Plain JSON types for scripts."""
-        short = self.standing.short_since
+        short = self.status.short_since
         return {
             "required": self.required,
             "enough": self.cosigning.enough,
             "cosigned_by": list(self.cosigning.present),
-            "missing": [{"witness": name, "since": rfc3339(at)} for name, at in self.standing.missing_since],
+            "missing": [{"witness": name, "since": rfc3339(at)} for name, at in self.status.missing_since],
             "too_few_since": rfc3339(short) if short else None,
         }
 

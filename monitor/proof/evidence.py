@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from alerts.alert import rfc3339
-from monitor.model.errors import Evidence, SignedPromise, SignwatchError
+from monitor.model.errors import Evidence, PromiseStatement, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, Statement, read_head
 from sigstore_entries.entry import decode_rekor
@@ -145,7 +145,7 @@ def from_document(document: Any) -> Evidence:
             prefix=tuple(from_base64(node) for node in document["prefix"]),
             leaves=tuple((int(leaf["index"]), from_base64(leaf["leaf"])) for leaf in document["leaves"]),
             promises=tuple(
-                SignedPromise(as_text(each["kind"]), from_base64(each["statement"]), from_base64(each["signature"]))
+                PromiseStatement(as_text(each["kind"]), from_base64(each["statement"]), from_base64(each["signature"]))
                 for each in document.get("promises", ())
             ),
         )
@@ -338,7 +338,7 @@ def _promised(promise: InclusionPromise) -> str:
     return f"an entry with leaf hash {promise.leaf_hash.hex()}{where}, by its own time {rfc3339(promise.at)}"
 
 
-def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> InclusionPromise:
+def _read_own_promise(evidence: Evidence, signed: PromiseStatement) -> InclusionPromise:
     if signed.kind != LogApi(evidence.api).promise:
         raise NotEvidence(f"a log of this kind makes no promise of kind {signed.kind!r:.40}")
     try:

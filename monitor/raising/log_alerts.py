@@ -398,13 +398,13 @@ def witness_alerts(
 
     Witnesses cosign after the log signs, so a new head has no cosignatures at first.
     """
-    cosigning, standing = witnessed.cosigning, witnessed.standing
-    since = standing.short_since
+    cosigning, status = witnessed.cosigning, witnessed.status
+    since = status.short_since
     if since is None or now - since <= patience:
         return ()
     facts = [("Log", head.log), ("Size", str(head.size)), ("Required", f"{policy.required} of {len(policy.names)}")]
     facts += [("Cosigned by", ", ".join(cosigning.present) or "no witness")]
-    facts += [("Missing", f"{name} since {rfc3339(at)}") for name, at in standing.missing_since]
+    facts += [("Missing", f"{name} since {rfc3339(at)}") for name, at in status.missing_since]
     return (
         Alert(
             id=alert_id("witness-missing", head.log, day_of(now)),

@@ -24,7 +24,7 @@ CONFIRM_FOR: Final = timedelta(hours=24)
 SIGN_IN_FOR: Final = timedelta(minutes=15)
 
 
-Prove = Callable[[str, int, bytes, Mapping[str, Any]], dict[str, Any]]
+ProveEntry = Callable[[str, int, bytes, Mapping[str, Any]], dict[str, Any]]
 """Document that proves an entry to be in a log: log, index, the entry's bytes, description for people.
 
 Raises `FetchFailed`, `OwnFault`.
@@ -49,7 +49,7 @@ class Site:
     door: Door
     templates: Environment
     clock: Callable[[], datetime]
-    prove: Prove | None = None
+    prove: ProveEntry | None = None
     read_entries: ReadEntries | None = None
 
     def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:

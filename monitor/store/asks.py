@@ -11,7 +11,7 @@ from monitor.store.database import Database, lock_name
 from monitor.store.site_tables import AskChange, AskRange, AskRow, SubscriptionRow
 from monitor.store.sql import add_new, add_or_replace, chunks, table
 from monitor.store.tables import AuthorisationRow, LogPosition
-from rules.asking import KEYS_VERSION, Ask, cover_of_document, keys_text
+from rules.asking import KEYS_VERSION, Ask, keys_text, required_keys_of_document
 from rules.matching.matcher import PREFIX
 
 _ASK = table(AskRow)
@@ -173,7 +173,7 @@ class Asks:
 
     def _rekeyed(self, number: int) -> str:
         document = self.documents([number])[number]
-        keys = keys_text(cover_of_document(document))
+        keys = keys_text(required_keys_of_document(document))
         with self._database.write() as connection:
             values: Mapping[str, Any] = {"index_keys": keys, "keys_version": KEYS_VERSION}
             connection.execute(update(_ASK).where(_ASK.c.number == number).values(**values))

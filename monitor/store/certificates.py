@@ -68,7 +68,7 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Entry:
+class _StoredEntry:
     """A stored finding about a certificate. `is_open`: the only reason against it is the missing artifact."""
 
     log: str
@@ -156,7 +156,7 @@ class EventDispatcher:
             for alert in self._alerts_of(other, rule)
         ]
 
-    def _certificate(self, at_once: Dispatch, rule: str, others: Sequence[_Entry]) -> Dispatch:
+    def _certificate(self, at_once: Dispatch, rule: str, others: Sequence[_StoredEntry]) -> Dispatch:
         told = (self._told_by(other, rule) for other in others)
         if (known := next(filter(None, told), None)) is not None:
             return replace(at_once, channels=(), note=_told(known))
@@ -172,16 +172,16 @@ class EventDispatcher:
             return replace(at_once, channels=(), note=ANSWERED)
         return replace(at_once, due=self._now + self._hold)
 
-    def _others(self, where: EntryRef, rule: str) -> list[_Entry]:
+    def _others(self, where: EntryRef, rule: str) -> list[_StoredEntry]:
         keys = self._keys.get((where.log, where.index, rule), ())
         found = {entry for key in keys for entry in self._entries.get((rule, key), ())}
         return sorted(each for each in found if (each.log, each.index) != (where.log, where.index))
 
-    def _alerts_of(self, entry: _Entry, rule: str) -> list[str]:
+    def _alerts_of(self, entry: _StoredEntry, rule: str) -> list[str]:
         about = (_ALERT.c.log == entry.log, _ALERT.c.entry == entry.index, _ALERT.c.rule == rule)
         return list(self._connection.execute(select(_ALERT.c.id).where(*about)).scalars())
 
-    def _told_by(self, entry: _Entry, rule: str) -> str | None:
+    def _told_by(self, entry: _StoredEntry, rule: str) -> str | None:
         """The alert that reports a finding; `None` without one."""
         about = (_ALERT.c.log == entry.log, _ALERT.c.entry == entry.index, _ALERT.c.rule == rule)
         on_its_way = exists().where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN)
@@ -233,12 +233,12 @@ def _told(by: str) -> str:
 
 def _entries_with(
     connection: Connection, wanted: set[tuple[str, bytes]], *, certificates_only: bool
-) -> dict[tuple[str, bytes], list[_Entry]]:
+) -> dict[tuple[str, bytes], list[_StoredEntry]]:
     """By rule and certificate, the findings about it.
 
     `certificates_only` leaves out all but those in CT logs: one certificate may be used for any number of entries.
     """
-    known: dict[tuple[str, bytes], list[_Entry]] = {}
+    known: dict[tuple[str, bytes], list[_StoredEntry]] = {}
     query = _ISSUED_WITH if certificates_only else _FOUND_WITH
     for rules, keys in _asked_together(wanted):
         for row in connection.execute(query, {"rules": rules, "keys": keys}):
@@ -246,7 +246,7 @@ def _entries_with(
                 continue
             reasons = frozenset(reason["id"] for reason in json.loads(row.reasons))
             unexpected = row.outcome == Outcome.UNEXPECTED.value
-            entry = _Entry(
+            entry = _StoredEntry(
                 row.log,
                 row.entry,
                 is_certificate=row.certificate_log,

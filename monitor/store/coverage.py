@@ -140,7 +140,7 @@ class Coverage:
         ranges = [(row.first, position if row.last is None else row.last) for row in rows]
         return RuleCoverage(rule, log, selection, merged(ranges))
 
-    def standings(self, log: str, after: int, limit: int | None = None) -> list[CoverageGroup]:
+    def groups(self, log: str, after: int, limit: int | None = None) -> list[CoverageGroup]:
         """Active rules that began when the log had more than `after` entries, newest first, up to a limit.
 
         All other rules were offered every entry from `after` on.

@@ -15,7 +15,7 @@ from monitor.model.witness_policy import WitnessStatus
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
 from monitor.store.sql import add_or_replace, table
-from monitor.store.tables import DroppedMatch, HeadRow, LogHealth, LogPosition, RulesInForce, WitnessStanding
+from monitor.store.tables import DroppedMatch, HeadRow, LogHealth, LogPosition, RulesInForce, WitnessStatusRow
 
 _HEALTH = table(LogHealth)
 _MAX_DETAIL = 2_000
@@ -33,7 +33,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class LogCondition:
     """A log's condition. `fresh_at` is the time of its last new head.
 
     `read` is the size of the newest tree that was read to its end, and the start of that pass. `behind_since`: every
@@ -55,11 +55,11 @@ class Health:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def of(self, log: str) -> Condition:
+    def of(self, log: str) -> LogCondition:
         """Condition of one log; an empty one when it was never asked."""
-        return self.all().get(log, Condition(log))
+        return self.all().get(log, LogCondition(log))
 
-    def all(self) -> dict[str, Condition]:
+    def all(self) -> dict[str, LogCondition]:
         """Conditions by log."""
         with self._database.read() as connection:
             return {row["log"]: _condition(row) for row in connection.execute(select(_HEALTH)).mappings()}
@@ -73,7 +73,7 @@ class Health:
         read: tuple[int, datetime] | None = None,
         progress: Pass | None = None,
         behind: bool = False,
-    ) -> Condition:
+    ) -> LogCondition:
         """Record a successful pass; `fresh_at` is the time of its head, `None` without a new head.
 
         `read` is the size of the newest tree and the start of the pass, if it read that tree to its end. `progress`
@@ -89,13 +89,13 @@ class Health:
         # A clock that was ahead once must neither shorten nor extend the wait.
         since = min(before.behind_since or at, at) if behind else None
         fresh = min(fresh_at or at, at)
-        condition = Condition(log, at, at, fresh, read=read or before.read, behind_since=since)
+        condition = LogCondition(log, at, at, fresh, read=read or before.read, behind_since=since)
         with self._database.write() as connection:
             if progress is not None:
                 record_pass(connection, log, at, progress)
             return _keep(connection, condition)
 
-    def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> Condition:
+    def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> LogCondition:
         """Record a pass that failed. `since` stays for as long as the same kind of trouble lasts."""
         before = self.of(log)
         since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
@@ -127,7 +127,7 @@ class Health:
         return None if row is None else min(filter(None, row))
 
 
-def _keep(connection: Connection, now: Condition) -> Condition:
+def _keep(connection: Connection, now: LogCondition) -> LogCondition:
     trouble = now.trouble
     row = {
         "log": now.log,
@@ -153,9 +153,9 @@ def trouble_of(row: Any) -> Trouble | None:
     return Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
 
 
-def _condition(row: Any) -> Condition:
+def _condition(row: Any) -> LogCondition:
     read = None if row["read_size"] is None or row["read_at"] is None else (row["read_size"], row["read_at"])
-    return Condition(
+    return LogCondition(
         row["log"],
         row["last_pass_at"],
         row["last_success_at"],
@@ -166,7 +166,7 @@ def _condition(row: Any) -> Condition:
     )
 
 
-def ids_of_condition(condition: Condition) -> list[str]:
+def ids_of_condition(condition: LogCondition) -> list[str]:
     """Ids of the alerts about a log's present lasting trouble, raised or not."""
     found = []
     if condition.fresh_at is not None:
@@ -178,19 +178,19 @@ def ids_of_condition(condition: Condition) -> list[str]:
     return found
 
 
-_STANDING = table(WitnessStanding)
+_WITNESS_STATUS = table(WitnessStatusRow)
 
 
-class Standings:
-    """Standings of all logs in the database."""
+class WitnessStatuses:
+    """Witness statuses of all logs in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def standing(self, log: str) -> WitnessStatus:
+    def status(self, log: str) -> WitnessStatus:
         """Status of a log when its witnesses were last counted. Raises `OwnFault` when the stored status is damaged."""
         with self._database.read() as connection:
-            row = connection.execute(select(_STANDING).where(_STANDING.c.log == log)).mappings().first()
+            row = connection.execute(select(_WITNESS_STATUS).where(_WITNESS_STATUS.c.log == log)).mappings().first()
         if row is None:
             return WitnessStatus()
         try:
@@ -201,20 +201,20 @@ class Standings:
             ) from error
         return WitnessStatus(missing, row["short_since"])
 
-    def keep(self, log: str, standing: WitnessStatus) -> None:
+    def keep(self, log: str, status: WitnessStatus) -> None:
         """Replace the status of a log."""
-        missing = json.dumps([(name, at.isoformat()) for name, at in standing.missing_since])
-        row = {"log": log, "short_since": standing.short_since, "missing": missing}
+        missing = json.dumps([(name, at.isoformat()) for name, at in status.missing_since])
+        row = {"log": log, "short_since": status.short_since, "missing": missing}
         with self._database.write() as connection:
-            add_or_replace(connection, _STANDING, row, ("log",))
+            add_or_replace(connection, _WITNESS_STATUS, row, ("log",))
 
     def forget(self, log: str) -> None:
         """Delete the status of a log without required witnesses."""
         with self._database.read() as connection:
-            if connection.execute(select(_STANDING.c.log).where(_STANDING.c.log == log)).first() is None:
+            if connection.execute(select(_WITNESS_STATUS.c.log).where(_WITNESS_STATUS.c.log == log)).first() is None:
                 return
         with self._database.write() as connection:
-            connection.execute(delete(_STANDING).where(_STANDING.c.log == log))
+            connection.execute(delete(_WITNESS_STATUS).where(_WITNESS_STATUS.c.log == log))
 
 
 _DROPPED: Final = table(DroppedMatch)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
 
-from monitor.model.errors import OwnFault, SignedPromise
+from monitor.model.errors import OwnFault, PromiseStatement
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, PromisedRange, read_head
 from monitor.store.database import Database
@@ -262,7 +262,7 @@ def _row(promise: InclusionPromise, now: datetime) -> dict[str, object]:
 
 
 def _promise(row: Any) -> InclusionPromise:
-    signed = SignedPromise(row["kind"], bytes(row["statement"]), bytes(row["signature"]))
+    signed = PromiseStatement(row["kind"], bytes(row["statement"]), bytes(row["signature"]))
     try:
         return read_promise(signed, bytes(row["spki"]))
     except BadPromise as error:

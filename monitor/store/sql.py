@@ -277,7 +277,7 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _PreparedInsert:
     """An insert as the driver takes it: its columns in order, and how the values of some of them are written."""
 
     sql: str
@@ -286,7 +286,7 @@ class _Prepared:
     is_positional: bool
 
 
-def _add_all(connection: Connection, table: Table, insert: _Prepared, rows: Sequence[Mapping[str, Any]]) -> None:
+def _add_all(connection: Connection, table: Table, insert: _PreparedInsert, rows: Sequence[Mapping[str, Any]]) -> None:
     """Run an insert over rows of the same columns.
 
     Column by column: SQLAlchemy works out the parameters of each row anew, which takes longer than inserting it.
@@ -310,21 +310,21 @@ _PREPARED: Final = 256  # statements: some tables, with few choices of columns
 
 
 @lru_cache(maxsize=_PREPARED)
-def _insert_new(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _Prepared:
+def _insert_new(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _PreparedInsert:
     return _prepared(dialect, table, _insert_into(dialect.name, table).on_conflict_do_nothing(), columns)
 
 
 @lru_cache(maxsize=_PREPARED)
 def _insert_or_overwrite(
     dialect: Dialect, table: Table, columns: tuple[str, ...], fields: tuple[str, ...]
-) -> _Prepared:
+) -> _PreparedInsert:
     insert = _insert_into(dialect.name, table)
     key = [column.name for column in table.primary_key]
     overwrites = insert.on_conflict_do_update(index_elements=key, set_={name: insert.excluded[name] for name in fields})
     return _prepared(dialect, table, overwrites, columns)
 
 
-def _prepared(dialect: Dialect, table: Table, insert: Any, columns: tuple[str, ...]) -> _Prepared:
+def _prepared(dialect: Dialect, table: Table, insert: Any, columns: tuple[str, ...]) -> _PreparedInsert:
     compiled = insert.inline().compile(dialect=dialect, column_keys=columns)
     ordered = tuple(compiled.positiontup) if compiled.positional else columns
     # Both drivers take bytes as they are. SQLAlchemy would make a `memoryview` of each, which takes longer than a row.
@@ -333,7 +333,7 @@ def _prepared(dialect: Dialect, table: Table, insert: Any, columns: tuple[str, .
         for kind in (table.c[name].type for name in ordered)
     ]
     writers = tuple((place, write) for place, write in enumerate(made) if write is not None)
-    return _Prepared(compiled.string, ordered, writers, compiled.positional)
+    return _PreparedInsert(compiled.string, ordered, writers, compiled.positional)
 
 
 def _insert(connection: Connection, table: Table) -> Any:

@@ -35,7 +35,7 @@ from monitor.store.findings import (
     vouched_for,
     wake,
 )
-from monitor.store.health import Health, RuleLoad, Standings, add_dropped
+from monitor.store.health import Health, RuleLoad, WitnessStatuses, add_dropped
 from monitor.store.history import (
     KeptRoot,
     add_root,
@@ -79,7 +79,7 @@ class Store(State):
         self.back_scans = BackScans(database)
         self.rule_load = RuleLoad(database)
         self.health = Health(database)
-        self.witnesses = Standings(database)
+        self.witnesses = WitnessStatuses(database)
         self.promises = Promises(database)
         self.canaries = Canaries(database)
         self.certificate_hold = certificate_hold

@@ -41,7 +41,7 @@ from sigstore_entries.signing import EntryRef
 WEEK: Final = timedelta(days=7)
 _UNFILED: Final = timedelta(minutes=10)
 """Every process has taken over a change by then; each looks for changes every second (`monitor.daemon.daemon`)."""
-Known = Sequence[tuple[EntryRef, SeenFact]]
+KnownSignings = Sequence[tuple[EntryRef, SeenFact]]
 """Signings that a new request counts as its past."""
 
 _SUBSCRIBER = table(SubscriberRow)
@@ -270,7 +270,7 @@ class Subscribers:
             row = connection.execute(select(_SUBSCRIBER).where(wanted)).first()
         return None if row is None or row.suspended_at is not None else value_of(Subscriber, row)
 
-    def confirm(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
+    def confirm(self, token: str, known: KnownSignings = ()) -> tuple[Subscriber, Subscription] | None:
         """Use a confirming link: it makes the account and the subscription, both or neither."""
         with self.database.write() as connection:
             link = self._use(connection, token, "confirm")
@@ -288,7 +288,7 @@ class Subscribers:
             )
         return subscriber, made
 
-    def accept(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
+    def accept(self, token: str, known: KnownSignings = ()) -> tuple[Subscriber, Subscription] | None:
         """Use a link that shares or hands over a subscription: a copy is made, or it changes its owner.
 
         A copy begins with the public past `known`: answers and announcements are not copied.
@@ -340,7 +340,7 @@ class Subscribers:
 
     # Subscriptions
 
-    def subscribe(self, subscriber: str, ask: Ask, subject: str, title: str, known: Known = ()) -> Subscription:
+    def subscribe(self, subscriber: str, ask: Ask, subject: str, title: str, known: KnownSignings = ()) -> Subscription:
         """Subscribe a confirmed account. `known` is what a request that is judged by its past has seen already."""
         with self.database.write() as connection:
             return self._subscribe(connection, subscriber, ask, subject, title, known=known)
@@ -357,7 +357,7 @@ class Subscribers:
             row = connection.execute(self._of(subscription, subscriber)).first()
         return None if row is None else value_of(Subscription, row)
 
-    def change(self, subscription: str, subscriber: str, ask: Ask, title: str, known: Known = ()) -> bool:
+    def change(self, subscription: str, subscriber: str, ask: Ask, title: str, known: KnownSignings = ()) -> bool:
         """Replace selection and expectation of a subscription.
 
         An existing past stays; otherwise it begins with `known`.
@@ -529,7 +529,7 @@ class Subscribers:
         return subscriber
 
     def _subscribe(
-        self, connection: Connection, subscriber: str, ask: Ask, subject: str, title: str, *, known: Known
+        self, connection: Connection, subscriber: str, ask: Ask, subject: str, title: str, *, known: KnownSignings
     ) -> Subscription:
         same = self._of(None, subscriber).where(table(AskRow).c.document == ask.document)
         there = connection.execute(same).first()

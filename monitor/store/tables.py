@@ -529,7 +529,7 @@ class PromiseCount(Base, table=True):
     entries: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
-class WitnessStanding(Base, table=True):
+class WitnessStatusRow(Base, table=True):
     """Since when a log's head has too few cosignatures, and since when each witness of its policy is missing (JSON)."""
 
     __tablename__ = "witness_standing"

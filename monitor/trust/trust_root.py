@@ -43,7 +43,7 @@ class _LogId(msgspec.Struct):
     keyId: bytes = b""  # noqa: N815
 
 
-class _Log(msgspec.Struct):
+class _LogInstance(msgspec.Struct):
     baseUrl: str = ""  # noqa: N815
     hashAlgorithm: str = ""  # noqa: N815
     publicKey: _PublicKey = msgspec.field(default_factory=_PublicKey)  # noqa: N815
@@ -73,9 +73,9 @@ class _Authority(msgspec.Struct):
 
 class _TrustedRoot(msgspec.Struct):
     mediaType: str  # noqa: N815
-    tlogs: list[_Log] = []
+    tlogs: list[_LogInstance] = []
     certificateAuthorities: list[_Authority] = []  # noqa: N815
-    ctlogs: list[_Log] = []
+    ctlogs: list[_LogInstance] = []
     timestampAuthorities: list[_Authority] = []  # noqa: N815
 
 
@@ -192,7 +192,7 @@ def read_message(raw: bytes, kind: type[_T]) -> _T:
     return msgspec.convert(canonical(read_json(raw)), type=kind, strict=False)
 
 
-def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
+def _read_log(log: _LogInstance, skipped: list[str], *, ct: bool) -> TrustedLog | None:
     spki, log_id = log.publicKey.rawBytes, log.logId.keyId
     try:
         if not log_id:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from rules.matching.keys import MAX_LITERAL, Key, ValuePrefix, Whole
-from rules.matching.required_keys import cover_of_condition, value_key
+from rules.matching.required_keys import required_keys_of, value_key
 from rules.pattern import fold
 from rules.rule import Rule
 from rules.selection import matching_signers, values
@@ -186,12 +186,12 @@ class Matcher:
         unindexed: list[int] = []
         fields: set[str] = set()
         for number, rule in enumerate(self.rules):
-            cover = cover_of_condition(rule.select)
-            if cover is None:
+            required = required_keys_of(rule.select)
+            if required is None:
                 unindexed.append(number)
                 continue
-            fields.update(cover.fields)
-            for key in cover.keys:
+            fields.update(required.fields)
+            for key in required.keys:
                 (self._folded if key.folded else self._plain).add(key, number)
         if len(unindexed) > max_unindexed:
             raise TooManyUnindexed([self.rules[number] for number in unindexed], max_unindexed)

@@ -13,7 +13,7 @@ _SURE: Final = 250  # as rare as a digest
 _IDENTITY: Final = ("identity",)
 
 
-class Cover(NamedTuple):  # a tuple, because a million of them are made
+class RequiredKeys(NamedTuple):  # a tuple, because a million of them are made
     """Keys of which every matching signing shows at least one, and the fields with these values."""
 
     keys: Keys
@@ -21,22 +21,22 @@ class Cover(NamedTuple):  # a tuple, because a million of them are made
     quality: int
 
 
-def cover_of_condition(condition: Condition) -> Cover | None:
-    """The best cover of a condition; `None` when nothing certain must occur, as for a negation."""
+def required_keys_of(condition: Condition) -> RequiredKeys | None:
+    """The most selective required keys of a condition; `None` when nothing certain must occur, as for a negation."""
     if isinstance(condition, FieldMatch):
         if condition.field == "identity" and len(condition.patterns) == 1:
             keys = keys_of(condition.patterns[0])  # the case of nearly every rule; there may be a million
-            return None if keys is None else Cover(keys, _IDENTITY, quality(keys))
-        return _cover_of_match(condition)
+            return None if keys is None else RequiredKeys(keys, _IDENTITY, quality(keys))
+        return _required_by_match(condition)
     if isinstance(condition, Not):
         return None
     if isinstance(condition, AllOf) and (good := _first_good(condition.conditions)) is not None:
         return good
-    covers = [cover_of_condition(each) for each in condition.conditions]
+    alternatives = [required_keys_of(each) for each in condition.conditions]
     if isinstance(condition, AnyOf):
-        return _union(covers)
-    known = [cover for cover in covers if cover is not None]
-    return max(known, key=lambda cover: cover.quality, default=None)
+        return _union(alternatives)
+    known = [required for required in alternatives if required is not None]
+    return max(known, key=lambda required: required.quality, default=None)
 
 
 def keys_of(pattern: Pattern) -> Keys | None:
@@ -61,23 +61,23 @@ def value_key(text: str) -> str:
     return text if text.startswith("SHA256:") else text.rpartition(":")[2]
 
 
-def _first_good(conditions: tuple[Condition, ...]) -> Cover | None:
-    """The first cover that is selective enough: most rules name an identity and then an issuer."""
+def _first_good(conditions: tuple[Condition, ...]) -> RequiredKeys | None:
+    """The first required keys that are selective enough: most rules name an identity and then an issuer."""
     for each in conditions:
         if (
             isinstance(each, FieldMatch)
             and each.field == "identity"
-            and (cover := cover_of_condition(each)) is not None
+            and (required := required_keys_of(each)) is not None
         ):
-            return cover if cover.quality >= _GOOD else None
+            return required if required.quality >= _GOOD else None
     return None
 
 
-def _cover_of_match(match: FieldMatch) -> Cover | None:
+def _required_by_match(match: FieldMatch) -> RequiredKeys | None:
     if match.field in ("kind", "log"):
         return None
     if match.field in ("digest", "fingerprint"):
-        return _cover_of_values(match)
+        return _required_by_values(match)
     found: dict[Key, None] = {}
     for pattern in match.patterns:
         keys = keys_of(pattern)
@@ -87,27 +87,27 @@ def _cover_of_match(match: FieldMatch) -> Cover | None:
         found.update(dict.fromkeys(keys))
         if len(found) > MAX_KEYS:
             return None
-    # An issuer has many signers: a cover by identity or by a claim is better if there is one.
+    # An issuer has many signers: required keys by identity or by a claim are better if there are any.
     worth = quality(tuple(found)) - (1000 if match.field in ("issuer", "issuer_v1") else 0)
-    return Cover(tuple(found), (match.field,), worth)
+    return RequiredKeys(tuple(found), (match.field,), worth)
 
 
 def _is_short(key: Key) -> bool:
     return isinstance(key, Whole) and len(key.text) < MIN_LITERAL
 
 
-def _cover_of_values(match: FieldMatch) -> Cover | None:
+def _required_by_values(match: FieldMatch) -> RequiredKeys | None:
     exact = [each.text for each in match.patterns if each.form is PatternForm.EXACT and not each.ignore_case]
     if len(exact) < len(match.patterns) or len(exact) > MAX_KEYS:
         return None
     keys = tuple(Whole(value_key(text), rare=_SURE) for text in exact)
-    return Cover(keys, (match.field,), quality(keys))
+    return RequiredKeys(keys, (match.field,), quality(keys))
 
 
-def _union(covers: list[Cover | None]) -> Cover | None:
-    known = [cover for cover in covers if cover is not None]
-    keys = dict.fromkeys(key for cover in known for key in cover.keys)
-    if len(known) < len(covers) or len(keys) > MAX_KEYS:
+def _union(alternatives: list[RequiredKeys | None]) -> RequiredKeys | None:
+    known = [required for required in alternatives if required is not None]
+    keys = dict.fromkeys(key for required in known for key in required.keys)
+    if len(known) < len(alternatives) or len(keys) > MAX_KEYS:
         return None
-    fields = tuple(dict.fromkeys(field for cover in known for field in cover.fields))
-    return Cover(tuple(keys), fields, min(cover.quality for cover in known))
+    fields = tuple(dict.fromkeys(field for required in known for field in required.fields))
+    return RequiredKeys(tuple(keys), fields, min(required.quality for required in known))

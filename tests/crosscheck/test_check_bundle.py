@@ -317,15 +317,15 @@ def test_bundles_of_the_public_logs_never_contradict_each_other(tmp_path: Path) 
     trust = read_trust_root(TRUSTED_ROOT.read_bytes())
     store = Store(create(str(tmp_path / "s.db"), NOW, "test"), clock=lambda: NOW, route=lambda _: ())
     with closing(store):
-        checker, standings, agreeing = CrossCheck(store, lambda: NOW), [], 0
+        checker, relations, agreeing = CrossCheck(store, lambda: NOW), [], 0
         for line in ENTRIES.read_text().splitlines():
             (entry,) = entries_in(json.dumps(json.loads(line)["tlogEntry"]).encode(), trust)
             if isinstance(entry, BadBundle):
                 continue
             verdict = checker.check(entry)
-            standings.append(verdict.standing)
+            relations.append(verdict.relation)
             agreeing += verdict.agreeing
-        assert len(standings) >= 5
-        assert set(standings) == {BundleRelation.NOT_COVERED}
+        assert len(relations) >= 5
+        assert set(relations) == {BundleRelation.NOT_COVERED}
         assert agreeing > 0, "bundles of one tree share nodes"
         assert Reading(store.database).evidence(10) == []

@@ -63,7 +63,7 @@ def split(kind: type[MisbehavingLog], size: int, fork_at: int) -> tuple[Misbehav
 
 def kept_evidence(store: Store, verdict: BundleVerdict) -> dict[str, Any]:
     """Kept, alerted once, transferable, and verified from its file alone."""
-    assert verdict.standing is BundleRelation.CONTRADICTION
+    assert verdict.relation is BundleRelation.CONTRADICTION
     (kept,) = Reading(store.database).evidence(10)
     (alert,) = Reading(store.database).alerts(10, open_only=True, ids=[kept.id])
     assert alert.alert.kind == kept.kind == "log-forked"
@@ -80,15 +80,15 @@ def test_an_honest_logs_bundles_are_consistent_with_what_was_followed(
     log = kind()
     log.grow(100)
     follow(store, log)
-    assert offline(store, view(log, index)).standing is BundleRelation.CONSISTENT
+    assert offline(store, view(log, index)).relation is BundleRelation.CONSISTENT
     log.grow(100)
     # Nothing known offline reaches that far; the log proves it.
     later = view(log, 100 + index // 2)
-    assert offline(store, later).standing in {BundleRelation.CONSISTENT, BundleRelation.NOT_COVERED}
+    assert offline(store, later).relation in {BundleRelation.CONSISTENT, BundleRelation.NOT_COVERED}
     told = online(store, later, log)
-    assert told.standing is BundleRelation.CONSISTENT
+    assert told.relation is BundleRelation.CONSISTENT
     assert told.agreeing > 0
-    assert online(store, view(log, index, 100), log).standing is BundleRelation.CONSISTENT
+    assert online(store, view(log, index, 100), log).relation is BundleRelation.CONSISTENT
     assert Reading(store.database).evidence(10) == []
 
 
@@ -104,7 +104,7 @@ def test_a_split_view_that_only_a_bundle_shows_is_caught_offline(
     kept_evidence(store, offline(store, view(hidden, 20)))
     # Bundles of the public history are no worse for it.
     public.grow(7)
-    assert offline(store, view(public, 20)).standing is not BundleRelation.CONTRADICTION
+    assert offline(store, view(public, 20)).relation is not BundleRelation.CONTRADICTION
 
 
 @kinds
@@ -114,7 +114,7 @@ def test_two_bundles_of_two_histories_contradict_whoever_follows_nothing(
 ) -> None:
     public, hidden = split(kind, 100, 20)
     hidden.grow(17)
-    assert offline(store, view(public, first)).standing is BundleRelation.NOT_COVERED
+    assert offline(store, view(public, first)).relation is BundleRelation.NOT_COVERED
     document = kept_evidence(store, offline(store, view(hidden, second)))
     assert len(document["heads"]) == len(document["leaves"]) == 2
     # The other way round, and again: the same event.
@@ -171,7 +171,7 @@ def test_a_bundle_newer_than_the_log_shows_is_told_and_not_accused(kind: type[Mi
     newer = view(log, 110)
     log.rewind_to(100)
     told = online(store, newer, log)
-    assert told.standing is BundleRelation.NOT_COVERED
+    assert told.relation is BundleRelation.NOT_COVERED
     assert "the log shows only 100 entries" in told.detail
 
 
@@ -187,7 +187,7 @@ def test_a_log_that_is_down_leaves_the_question_open(kind: type[MisbehavingLog],
         raise FetchFailed("down")
 
     told = CrossCheck(store, lambda: NOW, down).check(seen)
-    assert told.standing is BundleRelation.NOT_COVERED
+    assert told.relation is BundleRelation.NOT_COVERED
     assert told.unfinished
     assert not online(store, seen, log).unfinished  # the control case
 
@@ -198,7 +198,7 @@ def test_bundles_of_one_fork_are_one_event(kind: type[MisbehavingLog], store: St
     hidden.grow(9)
     offline(store, view(public, 20))
     for index in (20, 40, 60, 100):
-        assert offline(store, view(hidden, index)).standing is BundleRelation.CONTRADICTION
+        assert offline(store, view(hidden, index)).relation is BundleRelation.CONTRADICTION
     assert len(Reading(store.database).evidence(10)) == 1
 
 

@@ -148,9 +148,9 @@ def test_a_certificate_nobody_can_read_promises_nothing(certificate: object) -> 
 
 def test_19_a_kept_promise_of_a_bundle_is_consistent(store: Store) -> None:
     log = v1()
-    assert online(store, log).check(promised(log, 7)).standing is BundleRelation.CONSISTENT
+    assert online(store, log).check(promised(log, 7)).relation is BundleRelation.CONSISTENT
     follow(store, log)
-    assert online(store, log).check(promised(log, 49)).standing is BundleRelation.CONSISTENT
+    assert online(store, log).check(promised(log, 49)).relation is BundleRelation.CONSISTENT
     assert store.promises.tally(NOW).pending == 0
 
 
@@ -159,7 +159,7 @@ def test_19_a_broken_promise_of_a_bundle_is_evidence_told_once(store: Store) -> 
     follow(store, log)
     for _ in range(2):
         verdict = online(store, log).check(promised(log, 7, 4711))
-        assert verdict.standing is BundleRelation.CONTRADICTION
+        assert verdict.relation is BundleRelation.CONTRADICTION
     (kept,) = Reading(store.database).evidence(10)
     assert kept.document["strength"] == "transferable"
     assert store.promises.tally(NOW).broken == 1
@@ -170,10 +170,10 @@ def test_19_two_bundles_promised_one_index_are_proof_without_asking_anybody(stor
     log = v1()
     follow(store, log)
     offline = PromiseCheck(store, lambda: NOW)
-    assert offline.check(promised(log, 60, 1)).standing is BundleRelation.NOT_COVERED
-    assert offline.check(promised(log, 61, 1)).standing is BundleRelation.NOT_COVERED, "control: another index"
+    assert offline.check(promised(log, 60, 1)).relation is BundleRelation.NOT_COVERED
+    assert offline.check(promised(log, 61, 1)).relation is BundleRelation.NOT_COVERED, "control: another index"
     verdict = offline.check(promised(log, 60, 2))
-    assert verdict.standing is BundleRelation.CONTRADICTION
+    assert verdict.relation is BundleRelation.CONTRADICTION
     (kept,) = Reading(store.database).evidence(10)
     raw = json.dumps(kept.document).encode()
     assert check_evidence(raw).conclusion.transferable
@@ -194,7 +194,7 @@ def test_19_what_is_not_shown_is_remembered_and_nobody_is_accused_by_one_questio
     log.hide_leaf(7)
     for _ in range(5):
         verdict = online(store, log).check(promised(log, 7))
-        assert (verdict.standing, verdict.unfinished) == (BundleRelation.NOT_COVERED, True)
+        assert (verdict.relation, verdict.unfinished) == (BundleRelation.NOT_COVERED, True)
         assert "remembered" in verdict.detail
     assert store.promises.tally(NOW).pending == 1
     assert Reading(store.database).evidence(10) == []
@@ -204,7 +204,7 @@ def test_19_a_log_that_cannot_be_asked_decides_nothing(store: Store) -> None:
     log = v1()
     log.fail(".", FetchFailed("down"))
     verdict = online(store, log).check(promised(log, 7))
-    assert (verdict.standing, verdict.unfinished) == (BundleRelation.NOT_COVERED, True)
+    assert (verdict.relation, verdict.unfinished) == (BundleRelation.NOT_COVERED, True)
     assert "not followed here" in verdict.detail
     assert store.promises.tally(NOW).pending == 0
 
@@ -215,7 +215,7 @@ def test_19_a_fork_found_on_the_way_is_told_as_one(store: Store) -> None:
     log.rewrite_from(20)
     verdict = online(store, log).check(promised(log, 7))
     assert verdict.evidence is not None
-    assert (verdict.standing, verdict.evidence.kind) == (BundleRelation.CONTRADICTION, "log-forked")
+    assert (verdict.relation, verdict.evidence.kind) == (BundleRelation.CONTRADICTION, "log-forked")
 
 
 @pytest.mark.skipif(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from monitor.crosscheck.promise_audit import PromiseResult, PromiseStatus, hold, is_of
 from monitor.http_fetcher import Refused
-from monitor.model.errors import FetchFailed, Lagging, SignedPromise
+from monitor.model.errors import FetchFailed, Lagging, PromiseStatement
 from monitor.model.inclusion_promise import (
     MAX_STATEMENT,
     BadPromise,
@@ -135,15 +135,15 @@ ODD: dict[str, bytes] = {
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_json_is_no_promise_even_when_the_log_signed_it(odd: str) -> None:
     control = rfc8785.dumps(dict(TOLD))
-    assert read_promise(SignedPromise(PromiseKind.SET, control, sign(KEY, control)), SPKI).index == 7
+    assert read_promise(PromiseStatement(PromiseKind.SET, control, sign(KEY, control)), SPKI).index == 7
     with pytest.raises(BadPromise):
-        read_promise(SignedPromise(PromiseKind.SET, ODD[odd], sign(KEY, ODD[odd])), SPKI)
+        read_promise(PromiseStatement(PromiseKind.SET, ODD[odd], sign(KEY, ODD[odd])), SPKI)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=80), st.sampled_from([*PromiseKind, "other"]))
 def test_no_bytes_raise_anything_else(statement: bytes, signature: bytes, kind: str) -> None:
     with pytest.raises(BadPromise):
-        read_promise(SignedPromise(kind, statement, signature), SPKI)
+        read_promise(PromiseStatement(kind, statement, signature), SPKI)
 
 
 def test_nothing_but_the_logs_own_key_makes_a_promise() -> None:
@@ -199,14 +199,14 @@ def test_the_timestamp_served_with_an_entry_is_its_promise() -> None:
 def test_19_a_promise_that_was_kept_is_found_kept(kind: type[MisbehavingLog], index: int) -> None:
     log = with_entries(kind, 100)
     told = held(log, promise_of(log, index, index))
-    assert (told.standing, told.evidence) == (PromiseStatus.KEPT, None)
+    assert (told.status, told.evidence) == (PromiseStatus.KEPT, None)
 
 
 def test_19_a_certificate_without_an_index_is_found_by_its_hash() -> None:
     log = CtRfc6962Log()
     log.grow(70)
     promise = promised(log, signed_sct(log.log_key, log.leaf(33)))
-    assert held(log, promise).standing is PromiseStatus.KEPT
+    assert held(log, promise).status is PromiseStatus.KEPT
 
 
 def test_19_a_promise_is_looked_for_in_the_tree_that_its_index_falls_into() -> None:
@@ -214,7 +214,7 @@ def test_19_a_promise_is_looked_for_in_the_tree_that_its_index_falls_into() -> N
     log.grow(10)
     source, promise = log.source(), promise_of(log, 4, 4)
     assert promise.index == 44
-    assert held(log, promise).standing is PromiseStatus.KEPT
+    assert held(log, promise).status is PromiseStatus.KEPT
     before = promised(log, signed_set(log.log_key, b"x", 39))
     after = promised(log, signed_set(log.log_key, b"x", 50))
     head = source.latest()
@@ -228,7 +228,7 @@ def test_19_a_promise_is_looked_for_in_the_tree_that_its_index_falls_into() -> N
 def test_19_an_index_promised_to_one_entry_and_given_to_another_is_proof(kind: type[MisbehavingLog]) -> None:
     log = with_entries(kind, 100)
     told = held(log, promise_of(log, 4711, 40), signed_at=None)
-    assert told.standing is PromiseStatus.BROKEN, "no waiting: the log's own signatures contradict each other"
+    assert told.status is PromiseStatus.BROKEN, "no waiting: the log's own signatures contradict each other"
     assert told.evidence is not None
     assert conclude(told.evidence).transferable
 
@@ -239,7 +239,7 @@ def test_19_another_entry_without_its_own_timestamp_is_no_proof() -> None:
     assert isinstance(log, RekorV1Log)
     log.timestamps = False
     told = held(log, promise_of(log, 4711, 40), signed_at=None)
-    assert told.standing is PromiseStatus.NOT_SHOWN
+    assert told.status is PromiseStatus.NOT_SHOWN
     assert told.evidence is not None
     conclusion = conclude(told.evidence)
     assert not conclusion.transferable
@@ -251,23 +251,23 @@ def test_19_a_tree_that_does_not_reach_the_index_is_waited_for_until_it_is_due(k
     log = with_entries(kind, 100)
     promise = promise_of(log, 100, 100)
     due = promise.due(LATE - timedelta(days=2))
-    assert held(log, promise, None).standing is PromiseStatus.WAITING
-    assert held(log, promise, due).standing is PromiseStatus.WAITING
+    assert held(log, promise, None).status is PromiseStatus.WAITING
+    assert held(log, promise, due).status is PromiseStatus.WAITING
     late = held(log, promise, due + timedelta(seconds=1))
-    assert late.standing is PromiseStatus.NOT_SHOWN
+    assert late.status is PromiseStatus.NOT_SHOWN
     assert late.evidence is not None
     assert not conclude(late.evidence).transferable, "an absence cannot be signed"
     log.append(log.leaf(100) if kind is RekorV1Log else indexed_leaf(100, 100))
-    assert held(log, promise).standing is PromiseStatus.KEPT
+    assert held(log, promise).status is PromiseStatus.KEPT
 
 
 def test_19_a_certificate_that_is_nowhere_is_waited_for_until_its_merge_delay_is_over() -> None:
     log = CtRfc6962Log()
     log.grow(50)
     promise = promised(log, signed_sct(log.log_key, log.leaf(4711)))
-    assert held(log, promise, promise.at + timedelta(hours=24)).standing is PromiseStatus.WAITING
+    assert held(log, promise, promise.at + timedelta(hours=24)).status is PromiseStatus.WAITING
     late = held(log, promise, promise.at + timedelta(hours=24, seconds=1))
-    assert late.standing is PromiseStatus.NOT_SHOWN
+    assert late.status is PromiseStatus.NOT_SHOWN
     assert late.evidence is not None
     assert not conclude(late.evidence).transferable
 
@@ -276,16 +276,16 @@ def test_19_an_entry_that_is_not_served_at_an_index_the_tree_has_is_not_shown() 
     log = with_entries(RekorV1Log, 100)
     log.hide_leaf(40)
     told = held(log, promise_of(log, 40, 40), signed_at=None)
-    assert told.standing is PromiseStatus.NOT_SHOWN
+    assert told.status is PromiseStatus.NOT_SHOWN
     log.honest()
-    assert held(log, promise_of(log, 40, 40)).standing is PromiseStatus.KEPT
+    assert held(log, promise_of(log, 40, 40)).status is PromiseStatus.KEPT
 
 
 def test_19_a_swapped_entry_beside_an_honest_proof_is_not_shown() -> None:
     for kind in (CtRfc6962Log, CtStaticLog):
         log = with_entries(kind, 100)
         log.swap_leaf(40, indexed_leaf(4711, 40))
-        assert held(log, promise_of(log, 40, 40)).standing is PromiseStatus.NOT_SHOWN
+        assert held(log, promise_of(log, 40, 40)).status is PromiseStatus.NOT_SHOWN
 
 
 @pytest.mark.parametrize("kind", [RekorV1Log, CtStaticLog], ids=lambda k: k.api)

@@ -86,10 +86,10 @@ def judged(policy: WitnessPolicy, shown: SignedHead, now: datetime = NOW) -> Cos
     return judge(policy, shown, now, HOUR)
 
 
-def after(standing: WitnessStatus, *names: str, hours: int) -> WitnessStatus:
-    """The standing after a head that these witnesses cosigned just now."""
+def after(status: WitnessStatus, *names: str, hours: int) -> WitnessStatus:
+    """The status after a head that these witnesses cosigned just now."""
     now = NOW + hours * HOUR
-    return follow_up(TWO_OF_THREE, standing, judged(TWO_OF_THREE, head(*names, at=now), now), now)
+    return follow_up(TWO_OF_THREE, status, judged(TWO_OF_THREE, head(*names, at=now), now), now)
 
 
 def shown_by_a_log(policy: WitnessPolicy, *lines: Callable[[bytes], str]) -> SignedHead:
@@ -165,14 +165,14 @@ def test_a_policy_that_nothing_or_everything_meets_is_refused(required: int) -> 
 
 
 def test_what_is_missing_keeps_its_since_until_it_is_back() -> None:
-    standing = after(WitnessStatus(), NAMES[0], NAMES[1], hours=0)
-    assert standing == WitnessStatus(((NAMES[2], NOW),), None)
-    standing = after(standing, NAMES[0], hours=1)
-    assert standing == WitnessStatus(((NAMES[1], NOW + HOUR), (NAMES[2], NOW)), NOW + HOUR)
-    standing = after(standing, NAMES[0], hours=2)
-    assert standing.short_since == NOW + HOUR
-    standing = after(standing, *NAMES, hours=3)
-    assert standing == WitnessStatus()
+    status = after(WitnessStatus(), NAMES[0], NAMES[1], hours=0)
+    assert status == WitnessStatus(((NAMES[2], NOW),), None)
+    status = after(status, NAMES[0], hours=1)
+    assert status == WitnessStatus(((NAMES[1], NOW + HOUR), (NAMES[2], NOW)), NOW + HOUR)
+    status = after(status, NAMES[0], hours=2)
+    assert status.short_since == NOW + HOUR
+    status = after(status, *NAMES, hours=3)
+    assert status == WitnessStatus()
 
 
 def test_a_cosignature_counts_for_as_long_as_a_head_does() -> None:
@@ -184,8 +184,8 @@ def test_a_cosignature_counts_for_as_long_as_a_head_does() -> None:
     assert not judged(TWO_OF_THREE, shown, NOW - HOUR).enough, "a witness from the future"
     assert judged(TWO_OF_THREE, shown, NOW - timedelta(minutes=5)).enough, "clocks differ a little"
     now = NOW + 2 * HOUR
-    standing = follow_up(TWO_OF_THREE, WitnessStatus(), judged(TWO_OF_THREE, shown, now), now)
-    assert standing == WitnessStatus(tuple((name, NOW) for name in NAMES), NOW), "missing since they last cosigned"
+    status = follow_up(TWO_OF_THREE, WitnessStatus(), judged(TWO_OF_THREE, shown, now), now)
+    assert status == WitnessStatus(tuple((name, NOW) for name in NAMES), NOW), "missing since they last cosigned"
 
 
 def test_the_policy_was_last_met_when_the_kth_newest_cosignature_was_made() -> None:
@@ -193,9 +193,9 @@ def test_the_policy_was_last_met_when_the_kth_newest_cosignature_was_made() -> N
     shown = SignedHead(
         "v2", 5, RootHash(bytes(32)), b"", cosigned_by=NAMES, cosigned_at=tuple(NOW - n * HOUR for n in ages.values())
     )
-    standing = follow_up(TWO_OF_THREE, WitnessStatus(), judged(TWO_OF_THREE, shown), NOW)
-    assert standing.short_since == NOW - 2 * HOUR
-    assert dict(standing.missing_since) == {NAMES[1]: NOW - 2 * HOUR, NAMES[2]: NOW - 3 * HOUR}
+    status = follow_up(TWO_OF_THREE, WitnessStatus(), judged(TWO_OF_THREE, shown), NOW)
+    assert status.short_since == NOW - 2 * HOUR
+    assert dict(status.missing_since) == {NAMES[1]: NOW - 2 * HOUR, NAMES[2]: NOW - 3 * HOUR}
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 2**63, 2**64 - 1])
@@ -206,37 +206,37 @@ def test_a_cosignature_of_no_time_that_could_be_vouches_for_nothing(seconds: int
     assert judged(TWO_OF_THREE, odd).present == ()
 
 
-def alerts(standing: WitnessStatus, shown: SignedHead, now: datetime, patience: timedelta) -> Sequence[Alert]:
-    witnessed = Witnessed(2, judged(TWO_OF_THREE, shown, now), standing)
+def alerts(status: WitnessStatus, shown: SignedHead, now: datetime, patience: timedelta) -> Sequence[Alert]:
+    witnessed = Witnessed(2, judged(TWO_OF_THREE, shown, now), status)
     return witness_alerts(TWO_OF_THREE, witnessed, shown, now, patience)
 
 
 def test_too_few_witnesses_for_too_long_is_told_once_a_day_and_never_as_a_lie() -> None:
     patience = 2 * HOUR
-    standing = after(WitnessStatus(), NAMES[1], hours=0)
+    status = after(WitnessStatus(), NAMES[1], hours=0)
     for hours in (0, 1, 2):
-        assert alerts(standing, head(NAMES[1]), NOW + hours * HOUR, patience) == ()
+        assert alerts(status, head(NAMES[1]), NOW + hours * HOUR, patience) == ()
     now = NOW + 3 * HOUR
-    (alert,) = alerts(standing, head(NAMES[1], at=now), now, patience)
+    (alert,) = alerts(status, head(NAMES[1], at=now), now, patience)
     assert (alert.kind, alert.owner, alert.severity) == ("witness-missing", Owner.COULD_NOT_ASK, Severity.WARN)
     assert ("Cosigned by", NAMES[1]) in alert.facts
     assert ("Missing", f"{NAMES[0]} since {rfc3339(NOW)}") in alert.facts
-    (again,) = alerts(standing, head(NAMES[1]), NOW + 4 * HOUR, patience)
-    (tomorrow,) = alerts(standing, head(NAMES[1]), NOW + 27 * HOUR, patience)
+    (again,) = alerts(status, head(NAMES[1]), NOW + 4 * HOUR, patience)
+    (tomorrow,) = alerts(status, head(NAMES[1]), NOW + 27 * HOUR, patience)
     assert alert.id == again.id != tomorrow.id
-    met = after(standing, *NAMES, hours=5)
+    met = after(status, *NAMES, hours=5)
     assert alerts(met, head(*NAMES, at=NOW + 27 * HOUR), NOW + 27 * HOUR, patience) == ()
 
 
 @given(st.lists(st.sets(st.sampled_from([*NAMES, "stranger.example.org"])), max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_short_since_is_the_start_of_the_last_unbroken_run_of_too_few(passes: list[set[str]]) -> None:
-    standing = WitnessStatus()
+    status = WitnessStatus()
     for hour, names in enumerate(passes):
-        standing = after(standing, *sorted(names), hours=hour)
+        status = after(status, *sorted(names), hours=hour)
     enough = [len(names & set(NAMES)) >= 2 for names in passes]
     run = next((n for n, met in enumerate(reversed(enough)) if met), len(enough))
-    assert standing.short_since == (NOW + (len(enough) - run) * HOUR if run else None)
+    assert status.short_since == (NOW + (len(enough) - run) * HOUR if run else None)
 
 
 GOOD = f"required: 2\nkeys:\n  - {vkey(NAMES[0])}\n  - {vkey(NAMES[1])}\n"
@@ -339,19 +339,19 @@ def test_a_restart_does_not_forget_since_when_witnesses_are_missing(cosigned: Co
     outcome = cosigned.look(NAMES[0])
     assert watched.alerts() == ["witness-missing"]
     assert outcome.witnessed is not None
-    assert outcome.witnessed.standing == WitnessStatus(((NAMES[1], began), (NAMES[2], began)), began)
+    assert outcome.witnessed.status == WitnessStatus(((NAMES[1], began), (NAMES[2], began)), began)
     watched.restart()
     cosigned.look(*NAMES)
-    assert watched.store.witnesses.standing("v2") == WitnessStatus()
+    assert watched.store.witnesses.status("v2") == WitnessStatus()
 
 
 def test_a_wait_that_nobody_asks_for_any_more_is_forgotten(cosigned: Cosigned) -> None:
     cosigned.look(NAMES[0])
-    assert cosigned.watched.store.witnesses.standing("v2").short_since is not None
+    assert cosigned.watched.store.witnesses.status("v2").short_since is not None
     cosigned.watched.witnesses = None
     cosigned.watched.restart()
     assert cosigned.look().witnessed is None
-    assert cosigned.watched.store.witnesses.standing("v2") == WitnessStatus()
+    assert cosigned.watched.store.witnesses.status("v2") == WitnessStatus()
 
 
 def test_a_replayed_head_is_not_vouched_for_by_the_cosignatures_it_had(cosigned: Cosigned) -> None:
