@@ -17,6 +17,9 @@ _SHELLS: Final = ("bash", "zsh", "fish")
 def mend_completion(command: Any) -> None:
     """Replace the callbacks of a command's two completion options with fixed ones."""
     for parameter in command.params:
+        if parameter.name in {"install_completion", "show_completion"}:
+            # A variable for them has no use, and its name is wider than a column of a narrow window.
+            parameter.show_envvar = False
         if parameter.name == "install_completion":
             parameter.callback = _install
         elif parameter.name == "show_completion":

@@ -1,15 +1,18 @@
 """A program of many commands. Its list is known at once; the module of a command is imported when the command is used.
 
-So `--help`, `--version` and the completion of names import no server, no database and no HTTP client.
+So `--help`, `--version` and the completion of names import no server, no database and no HTTP client. Help is drawn
+with boxes and colours on a terminal; a pipe gets plain lines, for which rich's hundred modules are not imported.
 """
 
 import gc
 import importlib
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 import typer
@@ -22,6 +25,13 @@ _MISUSED: Final = 2
 _UNFINISHED: Final = 3
 _INTERRUPTED: Final = 130
 _THRESHOLDS: Final = (5_000, 20, 20)  # Python's defaults are 700, 10, 10
+# Variables by which rich takes a pipe for a terminal.
+_AS_TERMINAL: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
+
+
+def is_for_terminal(stream: TextIO) -> bool:
+    """True if rich shall draw what is written to the stream."""
+    return stream.isatty() or any(map(os.environ.get, _AS_TERMINAL))
 
 
 def settle() -> None:
@@ -67,13 +77,27 @@ class LazyCommand(TyperCommand):
         # `importlib` the value `None` means that there is no such module.
         sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
         with uncollected():
-            single.command(self.name)(getattr(importlib.import_module(module), function))
+            single.command(self.name, cls=_Loaded)(getattr(importlib.import_module(module), function))
             return typer.main.get_command(single)
+
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002
+        """The whole summary: plain lines are folded, not cut."""
+        return self.help or ""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Import the command and make its context, for a run, its `--help` or the completion of its options."""
         command = self.load()
         return command.make_context(info_name, _with_left_out(command.params, args), parent, **extra)
+
+
+class _Loaded(TyperCommand):
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the text as plain lines: paragraphs are filled, the lines of examples are kept."""
+        text = inspect.cleandoc(self.help or "")
+        parts = [f"\b\n{part}" if part.startswith("Example") else part for part in text.split("\n\n")]
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text("\n\n".join(parts))
 
 
 def _with_left_out(params: Sequence[Any], args: Sequence[str]) -> list[str]:
@@ -89,12 +113,18 @@ def _with_left_out(params: Sequence[Any], args: Sequence[str]) -> list[str]:
     return found
 
 
+class _Group(TyperGroup):
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002
+        """The whole summary: plain lines are folded, not cut."""
+        return self.help or ""
+
+
 Listed = LazyCommand | TyperGroup
 
 
 def group(name: str, summary: str, *commands: Listed) -> TyperGroup:
     """Commands under a common word."""
-    return TyperGroup(name=name, help=summary, commands=commands, no_args_is_help=True)
+    return _Group(name=name, help=summary, commands=commands, no_args_is_help=True)
 
 
 def listing(*commands: Listed) -> type[TyperGroup]:
@@ -111,10 +141,20 @@ def listing(*commands: Listed) -> type[TyperGroup]:
 
 def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        # Imported here: reading package metadata takes longer than the rest of --version.
-        metadata = importlib.import_module("importlib.metadata")
-        typer.echo(f"{context.info_name} {metadata.version('signwatch')}")
+        typer.echo(f"{context.info_name} {_installed_version()}")
         raise typer.Exit
+
+
+def _installed_version() -> str:
+    """Version of the installation, from its metadata (PyPA, Core metadata specifications)."""
+    # `importlib.metadata` imports an e-mail parser, an archive reader and 50 other modules for this line.
+    for folder in sys.path:
+        for file in Path(folder or ".").glob("signwatch-*.dist-info/METADATA"):
+            head = file.read_text(encoding="utf-8").partition("\n\n")[0]
+            found = [line.removeprefix("Version: ") for line in head.split("\n") if line.startswith("Version: ")]
+            if len(found) == 1:
+                return found[0].strip()
+    return str(importlib.import_module("importlib.metadata").version("signwatch"))
 
 
 VersionOption = Annotated[
@@ -168,6 +208,7 @@ def run(
     """
     command: Any = typer.main.get_command(app)
     mend_completion(command)
+    typer.core.HAS_RICH = is_for_terminal(sys.stdout)
     try:
         # Every option has a variable: SIGNWATCH_AUDIT_JUNIT for `signwatch audit --junit`.
         prefix = name.upper().replace("-", "_")

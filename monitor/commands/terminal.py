@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from alerts.alert import rfc3339
 from alerts.inert import inert_json, inert_line
+from command_line.program import is_for_terminal
 
 _LONGEST = 400
 _LONGEST_LINE = 10_000
 _UNFOLDED = 24
-# Variables by which rich takes a pipe for a terminal.
-_AS_TERMINAL: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
 
 
 class Exit(IntEnum):
@@ -80,7 +79,7 @@ def note(line: str, style: str = "") -> None:
 
 def _print(stream: TextIO, line: str, style: str) -> None:
     shown = inert_line(line, _LONGEST_LINE)
-    if not (stream.isatty() or any(map(os.environ.get, _AS_TERMINAL))):
+    if not is_for_terminal(stream):
         stream.write(f"{shown}\n")
         stream.flush()
         return

@@ -49,6 +49,24 @@ def test_help_fits_a_narrow_window_and_has_no_colour_when_asked_for_none(name: s
     assert max(len(line) for line in done.stdout.splitlines()) <= 50
 
 
+@pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["rules", "--help"]])
+def test_help_says_the_same_in_a_pipe_in_plain_lines_and_on_a_terminal_in_boxes(
+    words: list[str], tmp_path: Path
+) -> None:
+    piped = run([program("signwatch"), *words], tmp_path).stdout
+    seen = on_terminal([program("signwatch"), *words], columns=160)
+    assert "│" not in piped
+    assert "│" in seen
+
+    def told(text: str) -> set[str]:
+        # On a terminal the kinds of values, and of each option its variable, stand elsewhere.
+        left_out = re.sub(r"\[[^\]]*\]|<\S*", " ", re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text))
+        return set(re.findall(r"[A-Za-z-]{3,}", left_out))
+
+    assert told(piped) <= told(seen)
+    assert ("\n    signwatch status --rule acme-release\n" in piped) == (words[0] == "status")
+
+
 @pytest.mark.parametrize(
     ("name", "words", "code"),
     [
