@@ -4,8 +4,6 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from email.errors import HeaderParseError
-from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -52,6 +50,10 @@ def _read_public_url(node: Node) -> str:
 
 
 def _read_address(node: Node) -> str:
+    # Imported for a site: the e-mail parser is 400 KB of code.
+    from email.errors import HeaderParseError  # noqa: PLC0415
+    from email.headerregistry import Address  # noqa: PLC0415
+
     text = read_text(node)
     try:
         known = Address(addr_spec=text)

@@ -2,8 +2,6 @@
 
 import ssl
 from collections.abc import Callable, Mapping
-from email.errors import MessageError
-from email.headerregistry import Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,6 +194,10 @@ def _tls_context(settings: ChannelSettings, path: Path | None) -> ssl.SSLContext
 
 
 def _address(settings: ChannelSettings, key: str, text: str) -> str:
+    # Imported for a channel of mail: the e-mail parser is 400 KB of code.
+    from email.errors import MessageError  # noqa: PLC0415
+    from email.headerregistry import Address  # noqa: PLC0415
+
     try:
         address = Address(addr_spec=text)
     except (MessageError, ValueError, IndexError) as error:

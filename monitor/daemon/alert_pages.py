@@ -35,8 +35,6 @@ from rules.acknowledged import NoPattern, SignerPattern
 if TYPE_CHECKING:
     from monitor.daemon.sign_in import Operator, SignIn
 
-_TEMPLATES: Final = environment()
-_TEMPLATE: Final = _TEMPLATES.get_template("alert.html.j2")
 _EVIDENCE: Final = 50
 _MAX_FORM: Final = 16_384
 _MAX_DIGITS: Final = 12
@@ -132,7 +130,7 @@ def alert_router(desk: AlertDesk) -> APIRouter:
 def _add_sign_in(router: APIRouter, desk: AlertDesk, sign_in: "SignIn") -> None:
     def form_page(target: str, *, is_wrong: bool) -> HTMLResponse:
         open_alerts = sum(desk.reading.open_alerts().values())
-        page = _TEMPLATES.get_template("login.html.j2")
+        page = environment().get_template("login.html.j2")
         text = page.render(target=target, is_wrong=is_wrong, now=desk.clock(), open_alerts=open_alerts)
         return HTMLResponse(text, 403 if is_wrong else 200)
 
@@ -375,21 +373,25 @@ def _page(desk: AlertDesk, kept: KeptAlert, permit: _Permit) -> HTMLResponse:
             _, like = desk.patterns.like(alert.id)
     against = [each for each in desk.reading.open_evidence(_EVIDENCE) if each.log == alert.log]
     silences = desk.life.silences.all() if permit.operator is not None else []
-    text = _TEMPLATE.render(
-        kept=kept,
-        has_proof=alert.kind == PROVEN_KIND and alert.index is not None,
-        alert=alert,
-        page=page_of(alert, idempotency_key(alert.id, "page")),
-        evidence=[each for each in against if each.kind == alert.kind],
-        changes=desk.life.changes(alert.id),
-        like=like,
-        patterns=desk.patterns.all(alert=alert.id),
-        permit=permit,
-        traits=list(_silences_of(alert, now, Who(""))) if permit.operator is not None else [],
-        hours=[(each, lasting(timedelta(hours=each))) for each in _HOURS],
-        silences=[each for each in silences if each.ended_at is None and each.expires > now and each.covers(alert)],
-        sign_in=f"/login?next={quote('/alerts/' + quote(alert.id.encode('utf-8', 'replace'), safe=''), safe='')}",
-        now=now,
-        open_alerts=sum(desk.reading.open_alerts().values()),
+    text = (
+        environment()
+        .get_template("alert.html.j2")
+        .render(
+            kept=kept,
+            has_proof=alert.kind == PROVEN_KIND and alert.index is not None,
+            alert=alert,
+            page=page_of(alert, idempotency_key(alert.id, "page")),
+            evidence=[each for each in against if each.kind == alert.kind],
+            changes=desk.life.changes(alert.id),
+            like=like,
+            patterns=desk.patterns.all(alert=alert.id),
+            permit=permit,
+            traits=list(_silences_of(alert, now, Who(""))) if permit.operator is not None else [],
+            hours=[(each, lasting(timedelta(hours=each))) for each in _HOURS],
+            silences=[each for each in silences if each.ended_at is None and each.expires > now and each.covers(alert)],
+            sign_in=f"/login?next={quote('/alerts/' + quote(alert.id.encode('utf-8', 'replace'), safe=''), safe='')}",
+            now=now,
+            open_alerts=sum(desk.reading.open_alerts().values()),
+        )
     )
     return HTMLResponse(text)

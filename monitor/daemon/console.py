@@ -80,7 +80,7 @@ class _Pages:
     """One method for each page. A page about an unknown object is 404."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._templates = console, environment()
+        self._console = console
         database = console.store.database
         self._reading, self._events, self._history = Reading(database), Events(database), History(database)
 
@@ -232,7 +232,7 @@ class _Pages:
         return bars(values, self._month().date(), self._console.clock().date())
 
     def _html(self, template: str, **values: Any) -> Response:
-        page = self._templates.get_template(template)
+        page = environment().get_template(template)
         text = page.render(now=self._console.clock(), open_alerts=sum(self._reading.open_alerts().values()), **values)
         return HTMLResponse(text)
 

@@ -6,17 +6,16 @@ Every text on a page may hold words of an attacker: it is escaped, cut and never
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from alerts.alert import counted, lasting, rfc3339
 from alerts.inert import inert_line
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markdown_it.token import Token
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -27,8 +26,12 @@ _EXPLAINED: Final = re.compile(r"(?:\.\./)?(?:(alerts|expectations)/)?([a-z0-9-]
 _LONGEST: Final = 300
 
 
-def environment() -> Environment:
+@cache
+def environment() -> "Environment":
     """Templates that escape everything, with the filters of every page."""
+    # Imported for the first page: three MiB with the templates, which a daemon that is only asked for metrics lacks.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape  # noqa: PLC0415
+
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(default=True, default_for_string=True),

@@ -45,7 +45,6 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
     `hosts` are its names beside localhost and addresses.
     """
     app = FastAPI(title="Signwatch", docs_url=None, redoc_url=None, openapi_url=None)
-    page = environment().get_template("status.html.j2")
     _add_fixed_answers(app)
     app.add_middleware(HostAndHead, names=hosts)
 
@@ -87,7 +86,9 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
         status, document = look()
         events = status.events
         return HTMLResponse(
-            page.render(
+            environment()
+            .get_template("status.html.j2")
+            .render(
                 status=document,
                 ready=status.ready,
                 now=status.at,

@@ -4,6 +4,7 @@
 """
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,6 @@ _MODULES = {
     "sign-lite": "sign_lite.cli",
 }
 TYPER = {"typer", "shellingham", "annotated_doc"}
-HELP = TYPER | {"rich", "markdown_it", "mdurl", "attr", "pygments"}
 # How log lines look is part of every program.
 LINES = {"command_line", "addresses"}
 # typer reads the values of options with it.
@@ -70,13 +70,13 @@ def test_version_and_help_import_no_server_database_or_http_library(name: str, t
         {"alerts"} if name == "signwatch" else set()
     )
     assert imported(tmp_path, name, "--version") <= TYPER | own
-    assert imported(tmp_path, name, "--help") <= HELP | own
+    assert imported(tmp_path, name, "--help") <= TYPER | own
 
 
 @pytest.mark.parametrize("words", [("rules", "--help"), ("evidence", "--help"), ("stauts",)])
 def test_nor_do_the_help_of_a_group_and_a_mistyped_command(words: Sequence[str], tmp_path: Path) -> None:
     code = 0 if "--help" in words else 2
-    assert imported(tmp_path, "signwatch", *words, code=code) <= HELP | PYDANTIC | {
+    assert imported(tmp_path, "signwatch", *words, code=code) <= TYPER | PYDANTIC | {
         "monitor",
         "command_line",
         "alerts",
@@ -112,6 +112,54 @@ def test_a_command_imports_what_it_uses(words: Sequence[str], followed: ServedLo
 def test_checking_evidence_needs_no_database_and_no_http_client(tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text("{}")
     assert imported(tmp_path, "signwatch", "evidence", "verify", "none.json", code=1) <= LIGHT
+
+
+def in_new_process(code: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_daemon_without_visitors_imports_no_template_engine_and_no_mail_parser() -> None:
+    code = """
+import sys
+import monitor.commands.run
+import monitor.daemon.alert_pages, monitor.daemon.console, monitor.daemon.daemon, monitor.daemon.web
+print(*sys.modules)
+"""
+    modules = set(in_new_process(code).split())
+    assert "fastapi" in modules
+    assert not modules & {"jinja2", "markdown_it", "limits", "pyarrow", "email.headerregistry", "monitor.site.app"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has pools of memory for each thread")
+def test_threads_of_the_daemon_share_one_pool_of_memory(tmp_path: Path) -> None:
+    code = """
+import ctypes, sys, threading
+from monitor.commands.run import share_memory_of_threads
+if "shared" in sys.argv:
+    share_memory_of_threads()
+kept, libc, at_once = [], ctypes.CDLL("libc.so.6"), threading.Barrier(6)
+def allocate():
+    at_once.wait(30)
+    kept.extend(bytes(1000 + each) for each in range(500))
+    at_once.wait(30)
+threads = [threading.Thread(target=allocate) for _ in range(6)]
+for each in threads: each.start()
+for each in threads: each.join()
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+    pools = {}
+    for word in ("shared", "apart"):
+        in_new_process(code, str(tmp_path / word), word)
+        pools[word] = (tmp_path / word).read_text().count("<heap nr=")
+    assert pools["shared"] == 1
+    assert pools["apart"] > 1, "the comparison finds pools"
 
 
 def test_a_heavy_import_would_be_noticed(tmp_path: Path) -> None:
