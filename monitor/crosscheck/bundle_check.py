@@ -122,14 +122,16 @@ class CrossCheck:
         places = conflicts(frontier_nodes(frontier), view.nodes)
         if not places:
             return None
-        return replace(
-            _evidence(identity, _sentence(places[-1], head.size, kept.size), head.size, bytes(head.root)),
+        return identity.evidence(
+            "log-forked",
+            _sentence(places[-1], head.size, kept.size),
+            event=_event(head.size, head.root),
             heads=(head.raw, kept.head),
             sizes=(frontier.size, kept.size),
             proof=self._frontier_proof(view, frontier.size, head.size),
             prefix=frontier.hashes,
             leaves=((kept.index, kept.leaf),),
-            second_proof=tuple(kept.proof),
+            second_proof=kept.proof,
         )
 
     def _frontier_proof(self, view: BundleView, size: int, head_size: int) -> tuple[bytes, ...]:
@@ -208,29 +210,21 @@ def _kept(view: BundleView) -> KeptView:
 
 
 def _two_views(first: KeptView, second: KeptView, place: Coordinate, identity: LogIdentity) -> Evidence:
-    return replace(
-        _evidence(identity, _sentence(place, first.size, second.size), first.size, bytes(first.root)),
+    return identity.evidence(
+        "log-forked",
+        _sentence(place, first.size, second.size),
+        event=_event(first.size, first.root),
         heads=(first.head, second.head),
         sizes=(first.size, second.size),
-        proof=tuple(first.proof),
-        second_proof=tuple(second.proof),
+        proof=first.proof,
+        second_proof=second.proof,
         leaves=((first.index, first.leaf), (second.index, second.leaf)),
     )
 
 
-def _evidence(identity: LogIdentity, detail: str, size: int, root: bytes) -> Evidence:
-    return Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind="log-forked",
-        detail=detail,
-        spki=identity.spki,
-        key_name=identity.key_name,
-        heads=(),
-        trust_root=identity.trust_root,
-        # One fork shows at many places and in many bundles, so its event is named after the side that was known first.
-        event=f"node {size}:{root.hex()}",
-    )
+def _event(size: int, root: bytes) -> str:
+    # One fork shows at many places and in many bundles, so its event is named after the side that was known first.
+    return f"node {size}:{root.hex()}"
 
 
 def _sentence(place: Coordinate, known: int, seen: int) -> str:

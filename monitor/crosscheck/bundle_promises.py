@@ -6,7 +6,6 @@ followed, and checked again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict
@@ -83,15 +82,6 @@ class PromiseCheck:
 
 
 def _two_promises(promised: Promised, other: InclusionPromise) -> Evidence:
-    promise, identity = promised.promise, promised.identity
-    bare = Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind=BROKEN_PROMISE,
-        detail=f"index {promise.index} was promised to two entries, by two signatures of the log",
-        spki=identity.spki,
-        key_name=identity.key_name,
-        heads=(),
-        trust_root=identity.trust_root,
-    )
-    return replace(bare, promises=(promise.signed, other.signed), event=promise.id)
+    promise = promised.promise
+    detail = f"index {promise.index} was promised to two entries, by two signatures of the log"
+    return promised.identity.evidence(BROKEN_PROMISE, detail, event=promise.id, promises=(promise.signed, other.signed))

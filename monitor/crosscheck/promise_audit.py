@@ -123,20 +123,15 @@ def _evidence(
     place: PromiseAnswer | None = None,
     second: InclusionPromise | None = None,
 ) -> Evidence:
-    return Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind=BROKEN_PROMISE,
-        detail=detail,
-        spki=identity.spki,
-        key_name=identity.key_name,
+    return identity.evidence(
+        BROKEN_PROMISE,
+        detail,
+        event=promise.id,
         heads=(head.raw,),
         sizes=(head.size,),
         proof=place.proof if place is not None else (),
         leaves=((place.index, place.leaf),) if place is not None else (),
         promises=(promise.signed, *((second.signed,) if second is not None else ())),
-        trust_root=identity.trust_root,
-        event=promise.id,
     )
 
 

@@ -490,16 +490,11 @@ def wrong_signature(identity: LogIdentity, findings: Sequence[Finding], head: Si
     if wrong is None:
         return None
     index = wrong.selected.signing.where.index
-    return Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind=WRONG_SIGNATURE_KIND,
-        detail=f"The log took entry {index}, whose signature was not made by the key in it.",
-        spki=identity.spki,
-        key_name=identity.key_name,
+    return identity.evidence(
+        WRONG_SIGNATURE_KIND,
+        f"The log took entry {index}, whose signature was not made by the key in it.",
+        event=f"wrong signature in entry {index}",
         heads=(head.raw,),
         sizes=(head.size,),
         leaves=((index, wrong.leaf),),
-        trust_root=identity.trust_root,
-        event=f"wrong signature in entry {index}",
     )

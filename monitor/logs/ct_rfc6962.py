@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, TooLarge, denied
 from monitor.logs.request_size import FewerAtOnce, by_hash, frontier_beside
-from monitor.logs.tile_tree import from_millis, missing_entries, proven, refused_head, unproven
-from monitor.model.errors import FetchFailed, Lagging
+from monitor.logs.tile_tree import from_millis, missing_entries, proven, refused_head
+from monitor.model.errors import FetchFailed, Lagging, NotShown
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import (
     LogEntry,
@@ -114,13 +114,14 @@ class CtRfc6962Source(PromisingSource):
             index, path = self._path_by_hash(promise.leaf, head)
         except Refused as error:
             if denied(error):
-                raise unproven(
-                    self._identity,
-                    "log-promise-broken",
-                    f"it has no proof for this leaf in its tree of size {head.size}: {error}",
-                    heads=(head.raw,),
-                    sizes=(head.size,),
-                    event=promise.id,
+                raise NotShown(
+                    self._identity.evidence(
+                        "log-promise-broken",
+                        f"it has no proof for this leaf in its tree of size {head.size}: {error}",
+                        heads=(head.raw,),
+                        sizes=(head.size,),
+                        event=promise.id,
+                    )
                 ) from error
             raise
         return self._shown(index, promise.leaf, path, head)

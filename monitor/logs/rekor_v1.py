@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
 from monitor.logs.request_size import FewerAtOnce, by_hash, frontier_beside
-from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_checkpoint, unproven
-from monitor.model.errors import FetchFailed, Lagging
+from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_checkpoint
+from monitor.model.errors import FetchFailed, Lagging, NotShown
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, PromiseAnswer, PromisedRange, PromisingSource, SignedHead
 from monitor.proof.trusted_head import prove_pair
@@ -121,11 +121,12 @@ class RekorV1Source(PromisingSource):
                 return self._head(tree, offset, final=True)
             offset += tree.treeSize
         if info.treeID != self._tree_id:
-            raise unproven(
-                self._identity,
-                "log-shard-vanished",
-                f"tree {self._tree_id} is neither active nor among the inactive shards the log lists",
-                event=self._tree_id,
+            raise NotShown(
+                self._identity.evidence(
+                    "log-shard-vanished",
+                    f"tree {self._tree_id} is neither active nor among the inactive shards the log lists",
+                    event=self._tree_id,
+                )
             )
         return self._head(info, offset, final=False)
 
@@ -179,15 +180,16 @@ class RekorV1Source(PromisingSource):
                 raise ProofInvalid(f"proof is for leaf {proof.logIndex} of {proof.treeSize}, not for {index}")  # noqa: TRY301
             verify_inclusion(index, read.checkpoint.size, leaf, hashes, read.checkpoint.root)
         except ProofInvalid as error:
-            raise unproven(
-                self._identity,
-                "log-entries-not-in-tree",
-                f"the inclusion proof of entry {index} fails: {error}",
-                heads=(read.checkpoint.raw,),
-                sizes=(index, read.checkpoint.size),
-                proof=hashes,
-                leaves=((index, _body(entry)),),
-                event=f"inclusion {index}",
+            raise NotShown(
+                self._identity.evidence(
+                    "log-entries-not-in-tree",
+                    f"the inclusion proof of entry {index} fails: {error}",
+                    heads=(read.checkpoint.raw,),
+                    sizes=(index, read.checkpoint.size),
+                    proof=hashes,
+                    leaves=((index, _body(entry)),),
+                    event=f"inclusion {index}",
+                )
             ) from error
         shown = head_of(read, self._identity)
         # The head that came with the entry may be larger or smaller than `head`. Its unsigned mark "final" is ignored.
@@ -274,13 +276,14 @@ class RekorV1Source(PromisingSource):
         if match[1] is not None and int(match[1], 16) != int(self._tree_id):
             raise FetchFailed(f"{self._identity.log}: entry {index} is of tree {int(match[1], 16)}")
         if match[2] != leaf_hash(_body(entry)).hex():
-            raise unproven(
-                self._identity,
-                "log-entries-not-in-tree",
-                f"the body of entry {index} does not hash to its own UUID",
-                sizes=(index,),
-                leaves=((index, _body(entry)),),
-                event=f"uuid {index}",
+            raise NotShown(
+                self._identity.evidence(
+                    "log-entries-not-in-tree",
+                    f"the body of entry {index} does not hash to its own UUID",
+                    sizes=(index,),
+                    leaves=((index, _body(entry)),),
+                    event=f"uuid {index}",
+                )
             )
 
 

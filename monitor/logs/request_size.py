@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from monitor.http_fetcher import Refused, TimedOut, TooLarge, denied
-from monitor.logs.tile_tree import unproven
-from monitor.model.errors import FetchFailed, Lagging
+from monitor.model.errors import FetchFailed, Lagging, NotShown
 from monitor.model.log_source import LogEntry, LogSource, PromiseAnswer, SignedHead
 from tlog.merkle import (
     Frontier,
@@ -84,14 +83,15 @@ def _from_proof(size: int, source: LogSource, head: SignedHead) -> Frontier | No
     except (Lagging, Refused, ValueError):
         return None
     if root_of_ranges(0, head.size, held) != head.root:
-        raise unproven(
-            source.identity,
-            "log-inconsistent",
-            f"the consistency proof from {beside} to {head.size} does not lead to the head the log signed",
-            event=f"frontier {size}",
-            heads=(head.raw,),
-            sizes=(beside, head.size),
-            proof=tuple(proof),
+        raise NotShown(
+            source.identity.evidence(
+                "log-inconsistent",
+                f"the consistency proof from {beside} to {head.size} does not lead to the head the log signed",
+                event=f"frontier {size}",
+                heads=(head.raw,),
+                sizes=(beside, head.size),
+                proof=tuple(proof),
+            )
         )
     return frontier_of_ranges(size, held)
 

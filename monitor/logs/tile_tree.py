@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from typing_extensions import override
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
-from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
+from monitor.model.errors import FetchFailed, Lagging, MalformedEntries, NotShown
 from monitor.model.log_source import FROZEN, LogIdentity, LogSource, PromiseAnswer, SignedHead
 from monitor.proof.trusted_head import check_frontier_in_head
 from tlog.cosignature import WitnessKey, verify_cosignature
@@ -105,50 +105,20 @@ def check_origin(checkpoint: Checkpoint, identity: LogIdentity) -> None:
 def refused_head(identity: LogIdentity, raw: bytes, why: str) -> NotShown:
     """Make the error for a well-formed tree head that is not this log's."""
     detail = f"the tree head served is not signed as this log's: {why}"
-    return unproven(identity, "log-head-refused", detail, heads=(raw,), event=why)
+    return NotShown(identity.evidence("log-head-refused", detail, heads=(raw,), event=why))
 
 
 def missing_entries(identity: LogIdentity, index: int, head: SignedHead, why: str) -> NotShown:
     """Make the error for an entry that a signed head covers and the server claims not to have."""
     detail = f"entry {index} is below the signed size {head.size}, but is not served: {why}"
-    return unproven(
-        identity, "log-entry-missing", detail, heads=(head.raw,), sizes=(index, head.size), event=str(index)
+    return NotShown(
+        identity.evidence("log-entry-missing", detail, heads=(head.raw,), sizes=(index, head.size), event=str(index))
     )
 
 
 def malformed_entries(identity: LogIdentity, index: int, head: SignedHead, why: str) -> MalformedEntries:
     """Make the error for an answer that should hold an entry and has the wrong length or shape."""
     return MalformedEntries(missing_entries(identity, index, head, why).evidence)
-
-
-def unproven(
-    identity: LogIdentity,
-    kind: str,
-    detail: str,
-    *,
-    event: str,
-    heads: tuple[bytes, ...] = (),
-    sizes: tuple[int, ...] = (),
-    proof: tuple[bytes, ...] = (),
-    leaves: tuple[tuple[int, bytes], ...] = (),
-) -> NotShown:
-    """Make the error, with evidence, for a part of its tree that this log has not shown."""
-    return NotShown(
-        Evidence(
-            log=identity.log,
-            api=identity.api,
-            kind=kind,
-            detail=detail,
-            spki=identity.spki,
-            key_name=identity.key_name,
-            heads=heads,
-            sizes=sizes,
-            proof=proof,
-            leaves=leaves,
-            trust_root=identity.trust_root,
-            event=event,
-        )
-    )
 
 
 def head_of(read: ReadNote, identity: LogIdentity, witnesses: Sequence[WitnessKey] = ()) -> SignedHead:
@@ -307,15 +277,16 @@ def proven(place: PromiseAnswer, identity: LogIdentity, what: str) -> PromiseAns
     try:
         verify_inclusion(index, head.size, leaf_hash(place.leaf), place.proof, head.root)
     except ProofInvalid as error:
-        raise unproven(
-            identity,
-            "log-entries-not-in-tree",
-            f"{what} of entry {index} does not lead to the signed root: {error}",
-            heads=(head.raw,),
-            sizes=(index, head.size),
-            proof=place.proof,
-            leaves=((index, place.leaf),),
-            event=f"inclusion {index}",
+        raise NotShown(
+            identity.evidence(
+                "log-entries-not-in-tree",
+                f"{what} of entry {index} does not lead to the signed root: {error}",
+                heads=(head.raw,),
+                sizes=(index, head.size),
+                proof=place.proof,
+                leaves=((index, place.leaf),),
+                event=f"inclusion {index}",
+            )
         ) from error
     return place
 

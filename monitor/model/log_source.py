@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from monitor.model.errors import PromiseStatement
+from monitor.model.errors import Evidence, PromiseStatement
 from monitor.model.inclusion_promise import InclusionPromise, PromiseKind
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
@@ -294,6 +294,39 @@ class LogIdentity:
     spki: bytes
     trust_root: str = ""
     valid_until: datetime | None = None
+
+    def evidence(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        event: str,
+        heads: tuple[bytes, ...] = (),
+        sizes: tuple[int, ...] = (),
+        proof: Sequence[bytes] = (),
+        leaves: tuple[tuple[int, bytes], ...] = (),
+        prefix: tuple[bytes, ...] = (),
+        second_proof: Sequence[bytes] = (),
+        promises: tuple[PromiseStatement, ...] = (),
+    ) -> Evidence:
+        """Evidence against this log, under its pinned key; the fields are those of `Evidence`."""
+        return Evidence(
+            log=self.log,
+            api=self.api,
+            kind=kind,
+            detail=detail,
+            spki=self.spki,
+            key_name=self.key_name,
+            heads=heads,
+            sizes=sizes,
+            proof=tuple(proof),
+            leaves=leaves,
+            trust_root=self.trust_root,
+            prefix=prefix,
+            event=event,
+            second_proof=tuple(second_proof),
+            promises=promises,
+        )
 
 
 class LogSource(Protocol):

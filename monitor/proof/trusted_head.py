@@ -79,19 +79,14 @@ def check_frontier_in_head(
         else:
             kind, detail = "log-inconsistent", "may be the entries that the log signed, but no proof shows it"
         raise NotShown(
-            Evidence(
-                log=identity.log,
-                api=identity.api,
-                kind=kind,
-                detail=f"the entries served below index {frontier.size} {detail}: {error}",
-                spki=identity.spki,
-                key_name=identity.key_name,
+            identity.evidence(
+                kind,
+                f"the entries served below index {frontier.size} {detail}: {error}",
+                event=event,
                 heads=(head.raw,),
                 sizes=(frontier.size, head.size),
-                proof=tuple(proof),
+                proof=proof,
                 prefix=frontier.hashes,
-                trust_root=identity.trust_root,
-                event=event,
             )
         ) from error
 
@@ -131,17 +126,12 @@ def _check_final(known: SignedHead, offered: SignedHead, identity: LogIdentity) 
     if not grew_after_freeze and not froze_in_the_past:
         return
     frozen, other = (known, offered) if known.final else (offered, known)
-    evidence = Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind="log-unfrozen",
-        detail=f"declared final at size {frozen.size}, but also signed size {other.size}",
-        spki=identity.spki,
-        key_name=identity.key_name,
+    evidence = identity.evidence(
+        "log-unfrozen",
+        f"declared final at size {frozen.size}, but also signed size {other.size}",
+        event=f"{frozen.size}:{frozen.root.hex()}",
         heads=(frozen.raw, other.raw),
         sizes=(frozen.size, other.size),
-        trust_root=identity.trust_root,
-        event=f"{frozen.size}:{frozen.root.hex()}",
     )
     if identity.api is LogApi.REKOR_V1:
         # Rekor v1 says "inactive" in unsigned JSON only; the signed heads alone do not contradict each other.
@@ -187,19 +177,14 @@ def _fork(
     prefix: tuple[bytes, ...] = (),
 ) -> Evidence:
     smaller, larger = sorted((first, second), key=lambda head: head.size)
-    return Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind="log-forked",
-        detail=detail,
-        spki=identity.spki,
-        key_name=identity.key_name,
+    return identity.evidence(
+        "log-forked",
+        detail,
+        event=f"{smaller.size}:{smaller.root.hex()}",
         heads=(smaller.raw, larger.raw),
         sizes=(smaller.size, larger.size),
-        proof=tuple(proof),
+        proof=proof,
         prefix=prefix,
-        trust_root=identity.trust_root,
-        event=f"{smaller.size}:{smaller.root.hex()}",
     )
 
 
