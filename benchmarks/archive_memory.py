@@ -26,7 +26,7 @@ from monitor.archive.map_files import read_maps
 from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import RANGE
 from monitor.archive.search import Archive
-from monitor.archive.writing import ArchiveWriter
+from monitor.archive.writing import ManifestWriter
 
 SIZES: Final = {"100k": 2 * RANGE, "1m": 16 * RANGE}
 _TIMEOUT: Final = 1800  # seconds of one step
@@ -93,11 +93,11 @@ def _peak(step: str, folder: Path) -> float:
 
 
 def _maps(files: ArchiveFiles) -> None:
-    build_maps(ArchiveWriter(files, IDENTITY, lambda _one, _other: ()))
+    build_maps(ManifestWriter(files, IDENTITY))
 
 
 def _compact(files: ArchiveFiles) -> None:
-    writer = ArchiveWriter(files, IDENTITY, lambda _one, _other: ())
+    writer = ManifestWriter(files, IDENTITY)
     for group in compactable(writer.manifest):
         compact(writer, group)
 

@@ -206,7 +206,6 @@ class _Process:
         self._store = Store(database, clock=site.clock, route=lambda _: [site.pager.name], certificate_hold=_HOLD)
         self._store.facts.known.certificate_logs = frozenset({_CT})
         self._store.facts.known.signature_logs = frozenset({_V1, _V2})
-        self._store.facts.known.clock = site.clock
         self._rules = RuleKeeper(site.folder / "rules.yaml", [site.pager.name])
         self._trust = TrustKeeper(TrustConfig(trusted_root=site.folder / "trusted_root.json"), site.clock)
         meter, timing = PrometheusMeter("benchmark"), Timing(site.clock, _impatient)

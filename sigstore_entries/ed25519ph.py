@@ -73,11 +73,7 @@ def _decode(raw: bytes) -> _Point | None:
     return x, y, 1, x * y % _P
 
 
-def _base() -> _Point:
-    point = _decode((4 * pow(5, -1, _P) % _P).to_bytes(_SIZE, "little"))
-    if point is None:
-        raise AssertionError
-    return point
-
-
-_BASE: Final = _base()
+# RFC 8032 5.1: the coordinates of B
+_BASE_X: Final = 15112221349535400772501151409588531511454012693041857206046113283949847762202
+_BASE_Y: Final = 46316835694926478169428394003475163141307993866256225615783033603165251855960
+_BASE: Final = _BASE_X, _BASE_Y, 1, _BASE_X * _BASE_Y % _P

@@ -11,7 +11,15 @@ from monitor.archive.files import ArchiveFiles, FileRef
 from monitor.archive.ranges import RANGE, ArchivedRange, ArchiveManifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.search_index import lines_of
-from monitor.archive.writing import ArchiveWriter, check_digest, index_sink, meta_of, open_parquet, read_rows, rows_sink
+from monitor.archive.writing import (
+    ManifestWriter,
+    check_digest,
+    index_sink,
+    meta_of,
+    open_parquet,
+    read_rows,
+    rows_sink,
+)
 from tlog.merkle import subtree_root
 
 TOGETHER: Final = 16  # ranges that become one: 2^20 entries
@@ -32,7 +40,7 @@ def compactable(
     return found
 
 
-def compact(writer: ArchiveWriter, group: tuple[ArchivedRange, ...]) -> None:
+def compact(writer: ManifestWriter, group: tuple[ArchivedRange, ...]) -> None:
     """Write the ranges of `group` as one, and forget their files. A crash at any point loses no entry.
 
     Memory holds one of the two new files, and one old range's rows or a part of its index. Raises `ArchiveFault`.

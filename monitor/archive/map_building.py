@@ -24,7 +24,7 @@ from monitor.archive.map_files import (
 from monitor.archive.ranges import RANGE, ArchivedRange, ArchivedRun, ArchiveManifest
 from monitor.archive.search_index import SEARCHED, lines_of
 from monitor.archive.search_map import MapLine, MapRoot, appended, line_bytes, merged
-from monitor.archive.writing import ArchiveWriter, Sink, check_digest, index_parts
+from monitor.archive.writing import ManifestWriter, Sink, check_digest, index_parts
 from tlog.merkle import Frontier, aligned_subtrees, leaf_hash
 
 _PIECE: Final = 1 << 16  # entry numbers in one row of a file
@@ -80,7 +80,7 @@ class MapBuilder:
         return index_parts(self._files, self._manifest, each)
 
 
-def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[int], None] = lambda _: None) -> int:
+def build_maps(writer: ManifestWriter, most: int | None = None, tell: Callable[[int], None] = lambda _: None) -> int:
     """Build and merge missing maps, at most `most` smallest maps; returns their number.
 
     A run after a crash continues with the first missing map. Raises `ArchiveFault`.
@@ -104,7 +104,7 @@ def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[i
     return count
 
 
-def rebuild_maps(writer: ArchiveWriter) -> None:
+def rebuild_maps(writer: ManifestWriter) -> None:
     """Forget the maps, build them again, and remove files that no manifest names. Raises `ArchiveFault`."""
     log = writer.manifest.log
     with writer.locked():

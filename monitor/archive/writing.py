@@ -123,21 +123,58 @@ def lost_manifests(files: ArchiveFiles) -> dict[str, str]:
     }
 
 
-class ArchiveWriter:
-    """Writes one log tree's archive.
+class ManifestWriter:
+    """Changes the files and the manifest of one log tree's archive, and adds no entry.
 
     Several writers of one folder take turns. An object store has no lock: only one program may write to it at a time.
     """
 
-    def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: ProveConsistency) -> None:
+    def __init__(self, files: ArchiveFiles, identity: LogIdentity) -> None:
         """Raises `ArchiveFault` when the archive holds this log under another key, or cannot be read."""
-        self.files, self._prove, self._identity = files, prove, identity
+        self.files, self._identity = files, identity
         self.manifest = self.reread()
         if self.manifest.identity.spki != identity.spki or self.manifest.identity.origin != identity.origin:
             raise ArchiveFault(
                 f"archive {files.location}: holds log {identity.log} as signed by another key or under another origin. "
                 "Nothing is added to it: two logs never share an archive. Name one of them differently."
             )
+
+    def reread(self) -> ArchiveManifest:
+        """The manifest as it is stored now. Raises `ArchiveFault`."""
+        return read_manifest(self.files, self._identity.log) or ArchiveManifest(self._identity)
+
+    def keep(self, manifest: ArchiveManifest, gone: Sequence[ArchivedRange] = ()) -> None:
+        """Store a manifest made from `self.manifest`, and remove the files of ranges it no longer names.
+
+        Raises `ArchiveFault` when another program changed the stored manifest meanwhile. Call it inside `locked`.
+        """
+        if self.reread().generation != self.manifest.generation:
+            raise ArchiveFault(
+                f"archive {self.files.location}: another program writes the archive of {manifest.log} at the same "
+                "time. Stop one of the two."
+            )
+        # A crash before this line leaves files that no manifest names; after it, they are the archive.
+        self.files.write(manifest_name(manifest.log), to_json(manifest))
+        self.manifest = manifest
+        named = {file.name for run in manifest.runs for each in run.ranges for file in (each.rows, each.index)}
+        for file in (file for each in gone for file in (each.rows, each.index)):
+            if file.name not in named:
+                self.files.remove(file.name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of this log's folder during one change of the manifest. Raises `ArchiveFault`."""
+        with locked(self.files, self._identity.log):
+            yield
+
+
+class ArchiveWriter(ManifestWriter):
+    """Adds proven entries to one log tree's archive."""
+
+    def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: ProveConsistency) -> None:
+        """Raises `ArchiveFault` as `ManifestWriter` does."""
+        super().__init__(files, identity)
+        self._prove = prove
         self._pending: list[pa.RecordBatch] = []
         self._before: Frontier | None = None
         self._after: Position | None = None
@@ -203,34 +240,6 @@ class ArchiveWriter:
         # The leaf hashes in the files must lead to the root that the log signed, before a manifest names the files.
         grown.check()
         self.keep(self.manifest.with_run(grown), () if tail is None else (tail,))
-
-    def reread(self) -> ArchiveManifest:
-        """The manifest as it is stored now. Raises `ArchiveFault`."""
-        return read_manifest(self.files, self._identity.log) or ArchiveManifest(self._identity)
-
-    def keep(self, manifest: ArchiveManifest, gone: Sequence[ArchivedRange] = ()) -> None:
-        """Store a manifest made from `self.manifest`, and remove the files of ranges it no longer names.
-
-        Raises `ArchiveFault` when another program changed the stored manifest meanwhile. Call it inside `locked`.
-        """
-        if self.reread().generation != self.manifest.generation:
-            raise ArchiveFault(
-                f"archive {self.files.location}: another program writes the archive of {manifest.log} at the same "
-                "time. Stop one of the two."
-            )
-        # A crash before this line leaves files that no manifest names; after it, they are the archive.
-        self.files.write(manifest_name(manifest.log), to_json(manifest))
-        self.manifest = manifest
-        named = {file.name for run in manifest.runs for each in run.ranges for file in (each.rows, each.index)}
-        for file in (file for each in gone for file in (each.rows, each.index)):
-            if file.name not in named:
-                self.files.remove(file.name)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of this log's folder during one change of the manifest. Raises `ArchiveFault`."""
-        with locked(self.files, self._identity.log):
-            yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from monitor.archive.building import ArchiveProgress, CollectedRows, RowReader, 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.verifying import Damage
-from monitor.archive.writing import ArchiveWriter, read_rows, write_range
+from monitor.archive.writing import ArchiveWriter, ManifestWriter, read_rows, write_range
 from monitor.backscan.progress import ScanState
 from monitor.backscan.range import World, begin_range, scan_range
 from monitor.model.log_source import LogSource, TrustedHead
@@ -71,7 +71,7 @@ def archive_range(
 
 def mend(
     source: LogSource | None,
-    writer: ArchiveWriter,
+    writer: ManifestWriter,
     damage: Damage,
     known: TrustedHead | None,
     *,

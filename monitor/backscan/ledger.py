@@ -25,6 +25,7 @@ from monitor.model.log_source import Position
 from monitor.model.state import Batch
 from monitor.program import VERSION
 from monitor.store.database import create, open_database
+from monitor.store.facts import ListedDigests
 from monitor.store.reading import Reading
 from monitor.store.sql import table
 from monitor.store.store import Store
@@ -122,6 +123,7 @@ def open_ledger(
     scope: Scope,
     begin: Callable[[], tuple[Position, int]],
     clock: Callable[[], datetime],
+    digests: ListedDigests,
     *,
     resume: bool,
 ) -> Iterator[ScanLedger]:
@@ -145,7 +147,7 @@ def open_ledger(
             )
         if not path.exists():
             _make(path, scope, *begin(), clock)
-        store = Store(open_database(str(path), check=True), clock=clock, route=lambda _: ())
+        store = Store(open_database(str(path), check=True), clock=clock, route=lambda _: (), digests=digests)
         try:
             yield ScanLedger(path, store, scope.log, _asked(store, path, scope))
         finally:

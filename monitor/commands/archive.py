@@ -1,7 +1,7 @@
 """`signwatch archive`: build, verify and compact the rows of whole logs."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from monitor.archive.recovering import recovered
 from monitor.archive.rows import RowTrust
 from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample, unnamed_files
 from monitor.archive.verifying import sample as sample_of
-from monitor.archive.writing import ArchiveWriter, lost_manifests, read_manifest, read_manifests
+from monitor.archive.writing import ManifestWriter, lost_manifests, read_manifest, read_manifests
 from monitor.backscan.archiving import archive_range, mend, missing_from
 from monitor.backscan.range import NotInLog, World, waits
 from monitor.commands.dask import (
@@ -198,7 +198,7 @@ def compact_archive(
     for name, manifest in sorted(stored.items()):
         if not _is_named(name, log):
             continue
-        writer = ArchiveWriter(files, manifest.identity, _prove_nothing)
+        writer = ManifestWriter(files, manifest.identity)
         groups = compactable(manifest)
         for group in groups:
             compact(writer, group)
@@ -212,10 +212,6 @@ def compact_archive(
 
 def _is_named(tree: str, log: str | None) -> bool:
     return log is None or log in {tree, tree.partition("/")[0]}
-
-
-def _prove_nothing(_size1: int, _size2: int) -> Sequence[bytes]:
-    raise AssertionError("compacting adds no entry")
 
 
 def _verify(
@@ -247,13 +243,13 @@ def _verify(
     for each in damaged.values():
         note(inert_line(each.reason, 2_000), "red")
         if mending:
-            writer = ArchiveWriter(parts.files, manifest.identity, _prove_nothing)
+            writer = ManifestWriter(parts.files, manifest.identity)
             mend(source, writer, each, parts.known(manifest.log), store=parts.store, rows=parts.rows, world=parts.world)
             note(f"{manifest.log}: entries {each.each.first} to {each.each.last - 1} were written again", "green")
         else:
             left += 1
     if not left:
-        left += _verify_maps(ArchiveWriter(parts.files, manifest.identity, _prove_nothing), mending=mending)
+        left += _verify_maps(ManifestWriter(parts.files, manifest.identity), mending=mending)
     _tell_unnamed(parts.files, manifest.log)
     if not left:
         note(
@@ -270,7 +266,7 @@ def _recover(source: LogSource, parts: "_Parts") -> ArchiveManifest:
     log, files = source.identity.log, parts.files
     head = parts.newest(source, ArchiveManifest(source.identity))
     made = recovered(files, source.identity, head, lambda size: source.frontier(size, head), source.consistency_proof)
-    writer = ArchiveWriter(files, source.identity, _prove_nothing)
+    writer = ManifestWriter(files, source.identity)
     if made is None:
         return writer.manifest
     gaps = missing_from(made.manifest, *made.span)
@@ -300,7 +296,7 @@ def _tell_unnamed(files: ArchiveFiles, log: str) -> None:
         note(f"{log}: and {counted(len(unnamed) - _NAMED, 'more such file')}", "yellow")
 
 
-def _verify_maps(writer: ArchiveWriter, *, mending: bool) -> int:
+def _verify_maps(writer: ManifestWriter, *, mending: bool) -> int:
     """Check the search maps of a log whose ranges are sound; returns 1 when they stay damaged."""
     try:
         wrong = check_maps(writer.files, writer.manifest)
@@ -404,14 +400,14 @@ def _build(
             archive_range(
                 source, parts.files, known, begin, stop, store=parts.store, rows=reader, world=parts.world, tell=tell
             )
-    _build_maps(ArchiveWriter(parts.files, source.identity, _prove_nothing))
+    _build_maps(ManifestWriter(parts.files, source.identity))
     count = sum(stop - begin for begin, stop in gaps)
     note(f"{log}: {counted(count, 'entry')} archived; entries {first} to {end} are there now", "green")
     done = {"log": log, "from": first, "to": end, "archived": count}
     return done | ({} if examiners is None else {"dask": examiners.document()})
 
 
-def _build_maps(writer: ArchiveWriter) -> None:
+def _build_maps(writer: ManifestWriter) -> None:
     run = next((each for each in writer.manifest.runs if each.first == 0), None)
     if run is not None and run.last >= RANGE:
         with progress(f"{writer.manifest.log}, search maps", 0, run.last, 0) as tell:

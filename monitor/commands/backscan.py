@@ -12,7 +12,15 @@ from monitor.backscan.range import NotInLog
 from monitor.backscan.step import missing_ranges, offer_gap, recording_of
 from monitor.commands.scan import tell_evidence
 from monitor.commands.scan_output import Tell, progress, show_findings, stored
-from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, ScanTally, scan_parts
+from monitor.commands.scan_parts import (
+    JobsOption,
+    PatienceOption,
+    RuleOption,
+    ScanParts,
+    ScanTally,
+    open_store,
+    scan_parts,
+)
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, leave
 from monitor.config import load_config
 from monitor.daemon.assembly import from_archive
@@ -56,10 +64,8 @@ def backscan(
     """
     tally, ranges = ScanTally(), []
     with ExitStack() as parts:
-        shared = scan_parts(load_config(config), None, only, jobs, patience=patience, parts=parts, database=True)
+        shared = scan_parts(load_config(config), None, only, jobs, patience=patience, parts=parts, opened=open_store)
         store = shared.store
-        if store is None:
-            raise AssertionError("the database was asked for")
         try:
             trees = parts.enter_context(
                 opened_trees(shared.config, shared.trust, store, Timing(utc_now, time.sleep), log)
@@ -68,7 +74,7 @@ def backscan(
             # certificate.
             for source in sorted(trees, key=lambda source: source.identity.api in CT_APIS):
                 for gap in missing_ranges(store, source.identity.log, shared.selections, first):
-                    _offer(shared, store, source, gap, tally, as_json=as_json)
+                    _offer(shared, source, gap, tally, as_json=as_json)
                     told = {"log": source.identity.log, "from": gap.first, "to": gap.last, "rules": len(gap.rules)}
                     ranges.append(told)
         except (UnknownLogName, NotInLog) as error:
@@ -77,7 +83,8 @@ def backscan(
     raise leave(tally.code())
 
 
-def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: ScanTally, *, as_json: bool) -> None:
+def _offer(parts: ScanParts[Store], source: LogSource, gap: Gap, tally: ScanTally, *, as_json: bool) -> None:
+    store = parts.store
     judge = RuleJudge(parts.pool.matcher, store.facts, parts.trust.authorities)
     with progress(source.identity.log, gap.first, gap.last, gap.first) as tell:
         ask = from_archive(

@@ -162,7 +162,7 @@ def judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFa
             note("there is no database yet: judged as if there were no earlier signings")
         opened = open_database(settings.database) if is_there else create(f"{folder}/empty.db", utc_now(), VERSION)
         with closing(opened) as database:
-            facts = DatabaseFacts(database)
+            facts = DatabaseFacts(database, utc_now)
             yield RuleJudge(held.matcher, facts, trust.authorities, final=True), held, facts
 
 

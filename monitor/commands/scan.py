@@ -25,12 +25,21 @@ from monitor.commands.dask import (
     reading,
 )
 from monitor.commands.scan_output import progress, show_findings
-from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, ScanTally, scan_parts
+from monitor.commands.scan_parts import (
+    JobsOption,
+    PatienceOption,
+    RuleOption,
+    ScanParts,
+    ScanTally,
+    open_store,
+    scan_parts,
+)
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, leave, note
 from monitor.config import Config, load_config
 from monitor.daemon.log_sources import NamedTree, UnknownLogName, only_tree, opened_named
 from monitor.following.follower import Timing
 from monitor.following.workers import ScanPool, usable_jobs
+from monitor.judging.digest_lists import DigestLists
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence
 from monitor.model.log_source import LogSource, Position
@@ -39,6 +48,7 @@ from monitor.program import utc_now
 from monitor.proof.evidence import event_id, to_document
 from monitor.store.database import sqlite_path
 from monitor.store.facts import DatabaseFacts
+from monitor.store.store import Store
 
 if TYPE_CHECKING:
     from monitor.cluster.pipeline import ClusterExaminers
@@ -85,9 +95,7 @@ def scan(
     with ExitStack() as parts:
         settings = load_config(config)
         jobs = 1 if cluster else jobs
-        shared = scan_parts(
-            settings, rules, only, jobs, patience=patience, parts=parts, database=_has_database(settings)
-        )
+        shared = scan_parts(settings, rules, only, jobs, patience=patience, parts=parts, opened=_store_if_there)
         digest = sha256((rules or settings.rules).read_bytes() + json.dumps(sorted(only or ())).encode()).hexdigest()
         timing = Timing(utc_now, time.sleep)
         try:
@@ -104,7 +112,7 @@ def scan(
 
 
 def _on_workers(
-    options: "ClusterOptions", tree: NamedTree, shared: ScanParts, parts: ExitStack
+    options: "ClusterOptions", tree: NamedTree, shared: ScanParts[Store | None], parts: ExitStack
 ) -> "ClusterExaminers | ScanPool":
     workers = parts.enter_context(connected(options))
     if workers is None:
@@ -115,16 +123,16 @@ def _on_workers(
     return ClusterExaminers(run, tree.source, options.checked, shared.pool.matcher)
 
 
-def _has_database(config: Config) -> bool:
+def _store_if_there(config: Config, lists: DigestLists) -> Store | None:
     path = sqlite_path(config.database)
     if path is None or path.exists():
-        return True
+        return open_store(config, lists)
     note("there is no database yet, so the log's heads are compared with no earlier ones", "yellow")
-    return False
+    return None
 
 
 def _scan(
-    parts: ScanParts,
+    parts: ScanParts[Store | None],
     source: LogSource,
     pool: "ClusterExaminers | ScanPool",
     scope: Scope,
@@ -141,7 +149,7 @@ def _scan(
         state, trusted = _state(parts, PassingProgress()), known.head if known is not None else None
         return begin_range(source, trusted, first, scope.last, state=state, world=parts.world)
 
-    with open_ledger(parts.config.base / _FOLDER, scope, begin, utc_now, resume=resume) as ledger:
+    with open_ledger(parts.config.base / _FOLDER, scope, begin, utc_now, parts.lists.digests, resume=resume) as ledger:
         at = ledger.position(log)
         with progress(log, first, ledger.last, at.frontier.size if at else first) as tell:
             state = _state(parts, ledger, lambda batch: tell(batch.end))
@@ -155,7 +163,9 @@ def _scan(
         tally.summarise(about | {"kinds": ledger.kinds()}, as_json=as_json)
 
 
-def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = lambda _: None) -> ScanState:
+def _state(
+    parts: ScanParts[Store | None], at: Progress, on_batch: Callable[[Batch], None] = lambda _: None
+) -> ScanState:
     def keep(evidence: Evidence) -> None:
         if parts.store is None:
             _write_evidence(parts.config.base / _FOLDER, evidence)
@@ -165,10 +175,9 @@ def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = l
     return ScanState(at, parts.store, on_evidence=keep, on_batch=on_batch)
 
 
-def _facts(parts: ScanParts, ledger: ScanLedger) -> DatabaseFacts | ScanFacts:
+def _facts(parts: ScanParts[Store | None], ledger: ScanLedger) -> DatabaseFacts | ScanFacts:
     """Facts for judgements: only entries of this scan count as the past, so that findings depend on the range alone."""
     if parts.store is None:
-        ledger.store.facts.known.digests = parts.lists.digests
         return ledger.store.facts
     return ScanFacts(ledger.store.facts, parts.store.facts)
 

@@ -2,12 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 
@@ -41,15 +41,18 @@ JobsOption = Annotated[
 PatienceOption = Annotated[int, typer.Option("--patience", min=0, help="Seconds to wait for a log that is down.")]
 
 
+S = TypeVar("S", bound=Store | None)
+
+
 @dataclass(frozen=True, slots=True)
-class ScanParts:
-    """Parts of one run. `store` is absent where there is no database yet."""
+class ScanParts(Generic[S]):
+    """Parts of one run; `S` is `Store` where the run needs the database, else `Store | None`."""
 
     config: Config
     rules: tuple[Rule, ...]
     pool: ScanPool
     trust: TrustKeeper
-    store: Store | None
+    store: S
     lists: DigestLists
     world: World
 
@@ -114,9 +117,9 @@ def scan_parts(
     *,
     patience: int,
     parts: ExitStack,
-    database: bool,
-) -> ScanParts:
-    """Read the rules, fork the processes, open the trust root and, if `database` is true, the database.
+    opened: Callable[[Config, DigestLists], S],
+) -> ScanParts[S]:
+    """Read the rules, fork the processes, open the database with `opened`, and the trust root.
 
     `parts` closes all of them. Raises `OwnFault`, `FetchFailed`, `typer.BadParameter`.
     """
@@ -129,17 +132,16 @@ def scan_parts(
     # Forked before there is a connection or a thread that a child would inherit.
     pool = ScanPool(matcher, usable_jobs(jobs))
     parts.callback(pool.close)
-    store = _open_store(config) if database else None
+    lists = DigestLists(config.base, utc_now)
+    store = opened(config, lists)
     if store is not None:
         parts.callback(store.close)
     trust = trust_of(config.trust, utc_now, store)
-    lists = DigestLists(config.base, utc_now)
     for failure in lists.refresh(rules):
         note(failure, "yellow")
     if store is not None:
-        store.facts.known.digests = lists.digests
         logs = configured_logs(config, trust)
-        tell_facts(store.facts.known, logs, utc_now)
+        tell_facts(store.facts.known, logs)
         store.certificate_hold = hold_of(config, logs)
     ahead = usable_jobs(jobs) + 1
     executor = parts.enter_context(ThreadPoolExecutor(ahead, thread_name_prefix="fetch"))
@@ -154,6 +156,7 @@ def _chosen(path: Path, rules: tuple[Rule, ...], only: list[str] | None) -> tupl
     return tuple(rule for rule in rules if not only or rule.id in only)
 
 
-def _open_store(config: Config) -> Store:
-    database = open_database(config.database)
-    return Store(database, clock=utc_now, route=route_of(config, RuleKeeper(config.rules, config.channels)))
+def open_store(config: Config, lists: DigestLists) -> Store:
+    """Open the database of a run. Raises `OwnFault`."""
+    route = route_of(config, RuleKeeper(config.rules, config.channels))
+    return Store(open_database(config.database), clock=utc_now, route=route, digests=lists.digests)

@@ -173,7 +173,7 @@ class Monitor:
         ]
         self.logs.extend(log for log, _ in more)
         self.watches.extend(watch for _, watch in more)
-        tell_facts(self.store.facts.known, self.logs, self.services.timing.clock)
+        tell_facts(self.store.facts.known, self.logs)
         return more
 
     def close(self) -> None:
@@ -183,40 +183,33 @@ class Monitor:
 
 def assemble(config: Config, meter: Meter, timing: Timing, *, limits: FollowLimits | None = None) -> Monitor:
     """Open and check all parts, without requests to logs. Raises `OwnFault`, `FetchFailed`."""
-    parts = ExitStack()
-    try:
-        return _assembled(config, meter, timing, limits, parts)
-    except BaseException:
-        parts.close()
-        raise
-
-
-def _assembled(config: Config, meter: Meter, timing: Timing, limits: FollowLimits | None, parts: ExitStack) -> Monitor:
-    channels = build_channels(config)
-    database = open_database(config.database, check=True)
-    parts.callback(database.close)
-    # The process that follows the logs matches subscribers' requests, even if another process serves the site.
-    asked = AskedRules(Asks(database))
-    asked.refresh()
-    rules = RuleKeeper(config.rules, config.channels, asked, own_rules(config))
-    channels.append(FanOut(database))
-    if config.canary is not None:
-        check_canary(config)
-        channels.append(CanaryChannel(Canaries(database)))
-    store = Store(database, clock=timing.clock, route=route_of(config, rules))
-    trust = TrustKeeper(config.trust, timing.clock)
-    trust_watch = TrustWatch(config, trust, store)
-    trust_watch.record(timing.clock())
-    logs = list(configured_logs(config, trust))
-    store.certificate_hold = hold_of(config, logs)
-    lists = DigestLists(config.base, timing.clock)
-    store.facts.known.digests = lists.digests
-    lists.refresh(rules.held.rules.rules)
-    tell_facts(store.facts.known, logs, timing.clock)
-    services = Services(store, rules, trust, meter, timing)
-    make = LogParts(config, services, limits, parts)
-    watches = [make.watch(log) for log in logs]
-    courier = _courier(config, database, timing, parts)
+    with ExitStack() as undo:
+        parts = undo.enter_context(ExitStack())
+        channels = build_channels(config)
+        database = open_database(config.database, check=True)
+        parts.callback(database.close)
+        # The process that follows the logs matches subscribers' requests, even if another process serves the site.
+        asked = AskedRules(Asks(database))
+        asked.refresh()
+        rules = RuleKeeper(config.rules, config.channels, asked, own_rules(config))
+        channels.append(FanOut(database))
+        if config.canary is not None:
+            check_canary(config)
+            channels.append(CanaryChannel(Canaries(database)))
+        lists = DigestLists(config.base, timing.clock)
+        lists.refresh(rules.held.rules.rules)
+        store = Store(database, clock=timing.clock, route=route_of(config, rules), digests=lists.digests)
+        trust = TrustKeeper(config.trust, timing.clock)
+        trust_watch = TrustWatch(config, trust, store)
+        trust_watch.record(timing.clock())
+        logs = list(configured_logs(config, trust))
+        store.certificate_hold = hold_of(config, logs)
+        tell_facts(store.facts.known, logs)
+        services = Services(store, rules, trust, meter, timing)
+        make = LogParts(config, services, limits, parts)
+        watches = [make.watch(log) for log in logs]
+        courier = _courier(config, database, timing, parts)
+        undo.pop_all()
     return Monitor(config, services, channels, lists, trust_watch, make, logs, watches, courier, parts)
 
 
@@ -418,12 +411,11 @@ def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
     return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
 
 
-def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
+def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig]) -> None:
     """Let absences count as facts only if all logs in question are followed without gaps."""
     # A log with an undetected protocol may be of either kind.
     facts.certificate_logs = frozenset(log.name for log in logs if log.api is None or log.api in CT_APIS)
     facts.signature_logs = frozenset(log.name for log in logs if log.api not in CT_APIS)
-    facts.clock = clock
 
 
 def folder_is_writable(folder: Path) -> bool:

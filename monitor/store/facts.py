@@ -118,6 +118,10 @@ class StoredLeave(Leave):
             return _patterns_in_force(connection, [rule])[rule]
 
 
+ListedDigests = Callable[[DigestSource], frozenset[str] | None]
+"""Digests of a list outside the rule file; `None` for a list that was never read."""
+
+
 class StoredKnown(Known):
     """`Known` from the findings of other logs in the database. `digests` answers for lists outside the rule file.
 
@@ -125,17 +129,15 @@ class StoredKnown(Known):
     only if each was read to its end within `fresh_within`.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.digests: Callable[[DigestSource], frozenset[str] | None] = lambda _source: None
+    def __init__(self, database: Database, clock: Callable[[], datetime], digests: ListedDigests) -> None:
+        self._database, self._clock, self._digests = database, clock, digests
         self.certificate_logs: frozenset[str] = frozenset()
         self.signature_logs: frozenset[str] = frozenset()
         self.fresh_within = timedelta(minutes=15)
-        self.clock: Callable[[], datetime] | None = None
 
     @override
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
-        return self.digests(source)
+        return self._digests(source)
 
     @override
     def in_certificate_log(self, certificate: bytes | None) -> bool | None:
@@ -162,9 +164,7 @@ class StoredKnown(Known):
         with self._database.read() as connection:
             if connection.execute(query.where(_FINDING.c.certificate_log.is_(in_ct)).limit(1)).first() is not None:
                 return True
-            if not logs or self.clock is None:
-                return None
-        return False if self.were_read(logs, self.clock() - self.fresh_within) else None
+        return False if logs and self.were_read(logs, self._clock() - self.fresh_within) else None
 
 
 _OF_VALUE: Final = and_(
@@ -391,9 +391,11 @@ def _ranges(entries: Iterable[EntryRef]) -> Iterable[tuple[str, int, int]]:
 class DatabaseFacts(FactStore):
     """Facts from the database: `stored` answers one query at a time, `ahead` all queries of a batch at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime], digests: ListedDigests = lambda _source: None
+    ) -> None:
         self._database = database
-        self.known = StoredKnown(database)
+        self.known = StoredKnown(database, clock, digests)
         self.stored = Facts(StoredPast(database), StoredLeave(database), self.known)
 
     @override

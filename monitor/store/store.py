@@ -22,7 +22,7 @@ from monitor.store.canaries import Canaries
 from monitor.store.certificates import ANSWERED, EventDispatcher, settle, withdraw
 from monitor.store.coverage import BackScans, Coverage, extend
 from monitor.store.database import Database
-from monitor.store.facts import DatabaseFacts
+from monitor.store.facts import DatabaseFacts, ListedDigests
 from monitor.store.findings import (
     DueFinding,
     add_findings,
@@ -70,10 +70,11 @@ class Store(State):
         clock: Callable[[], datetime],
         route: Route,
         certificate_hold: timedelta = timedelta(0),
+        digests: ListedDigests = lambda _source: None,
     ) -> None:
         self.database = database
         self.outbox = DatabaseOutbox(database)
-        self.facts = DatabaseFacts(database)
+        self.facts = DatabaseFacts(database, clock, digests)
         self.coverage = Coverage(database)
         self.asks = Asks(database)
         self.back_scans = BackScans(database)

@@ -10,7 +10,7 @@ from monitor.archive.files import OtherFormat
 from monitor.archive.map_building import rebuild_maps
 from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import to_json
-from monitor.archive.writing import ArchiveWriter, manifest_name, meta_of, read_manifest, read_rows, rows_sink
+from monitor.archive.writing import ManifestWriter, manifest_name, meta_of, read_manifest, read_rows, rows_sink
 from tests.archive.conftest import Place, readable_bodies
 from tests.archive.test_verify_and_compact import dropped_row, other_hash
 
@@ -206,7 +206,7 @@ def test_search_maps_of_a_newer_format_are_refused_and_left_alone(two: Place, ke
         assert "other: the hashes of 200 entries lead to the heads that the log signed" in said
     two.build(expect=3)
     with pytest.raises(OtherFormat):
-        rebuild_maps(ArchiveWriter(two.files, two.archive.manifests()["rekor-v2"].identity, lambda _a, _b: ()))
+        rebuild_maps(ManifestWriter(two.files, two.archive.manifests()["rekor-v2"].identity))
     assert {each: each.read_bytes() for each in newer} == newer
     assert two.found("*@example.com")[1]["coverage"]["complete"]
 

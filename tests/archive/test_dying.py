@@ -17,7 +17,7 @@ from monitor.archive.files import ArchiveFiles, DiskFull
 from monitor.archive.query import MatchMode, Query
 from monitor.archive.search import Archive
 from monitor.archive.verifying import check_heads, check_ranges
-from monitor.archive.writing import ArchiveWriter, read_manifest
+from monitor.archive.writing import ManifestWriter, read_manifest
 from monitor.backscan.archiving import archive_range, missing_from
 from monitor.backscan.range import World
 from monitor.following.follower import Timing
@@ -64,7 +64,7 @@ def grow(folder: Path, log: RekorV2Log) -> None:
 def shrink(folder: Path, log: RekorV2Log) -> None:
     """Join ranges."""
     files = ArchiveFiles(str(folder))
-    writer = ArchiveWriter(files, log.source().identity, lambda _a, _b: ())
+    writer = ManifestWriter(files, log.source().identity)
     for group in compactable(writer.manifest, RANGE, 4):
         compact(writer, group)
 

@@ -13,7 +13,7 @@ from monitor.archive.map_files import read_maps
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA, rows_of
 from monitor.archive.search_index import SEARCHED, index_of
-from monitor.archive.writing import ArchiveWriter, manifest_name, write_range
+from monitor.archive.writing import ManifestWriter, manifest_name, write_range
 from monitor.model.log_source import LogApi, LogEntry
 from tests.archive import independent_map
 from tests.archive.test_search_map import LOG, SMALLEST, WIDTH, small_maps
@@ -117,6 +117,6 @@ def test_the_index_root_of_logged_bytes_is_that_of_the_second_implementation(tmp
         ranges = [write_range(files, LOG, rows(bodies[at : at + WIDTH], at)) for at in range(0, len(bodies), WIDTH)]
         run = ArchivedRun(Frontier(0, ()), tuple(ranges), RekorV2Log(bodies).source().latest())
         files.write(manifest_name(LOG.log), to_json(ArchiveManifest(LOG, (run,))))
-        build_maps(ArchiveWriter(files, LOG, lambda _one, _other: ()))
+        build_maps(ManifestWriter(files, LOG))
         second = independent_map.maps_of_keys([independent_map.keys_of(each) for each in bodies], SMALLEST)
         assert read_maps(files, LOG.log).root_at(len(bodies)) == independent_map.index_root(second, SMALLEST)

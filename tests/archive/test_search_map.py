@@ -26,7 +26,7 @@ from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import AnswerInvalid, check_answer
-from monitor.archive.writing import ArchiveWriter, manifest_name, write_range
+from monitor.archive.writing import ManifestWriter, manifest_name, write_range
 from monitor.model.log_source import SignedHead
 from tests.archive import independent_map
 from tests.archive.conftest import Place, varied_bodies
@@ -85,7 +85,7 @@ def leaf(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def archived(files: ArchiveFiles, entries: Entries) -> ArchiveWriter:
+def archived(files: ArchiveFiles, entries: Entries) -> ManifestWriter:
     """An archive of these entries, in ranges of `WIDTH`."""
     run = ArchivedRun(Frontier(0, ()), (), SignedHead(LOG.log, 0, Frontier(0, ()).root(), b""))
     for first in range(0, len(entries), WIDTH):
@@ -93,7 +93,7 @@ def archived(files: ArchiveFiles, entries: Entries) -> ArchiveWriter:
         run = replace(run, ranges=(*run.ranges, written))
     run = replace(run, head=RekorV2Log([leaf(number) for number in range(len(entries))]).source().latest())
     files.write(manifest_name(LOG.log), to_json(ArchiveManifest(LOG, (run,))))
-    return ArchiveWriter(files, LOG, lambda _one, _other: ())
+    return ManifestWriter(files, LOG)
 
 
 def independent(entries: Entries) -> list[independent_map.Entry]:

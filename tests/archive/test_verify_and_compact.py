@@ -17,7 +17,7 @@ from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import ArchivedRange, ArchiveManifest, to_json
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
-    ArchiveWriter,
+    ManifestWriter,
     index_sink,
     manifest_name,
     meta_of,
@@ -57,7 +57,7 @@ def rewritten(
             new = replace(new, index=place.files.write(each.index.name, sink.content()))
     place.files.write(manifest_name("rekor-v2"), to_json(manifest.replaced([each], new)))
     if with_index and with_maps:
-        rebuild_maps(ArchiveWriter(place.files, manifest.identity, lambda _one, _other: ()))
+        rebuild_maps(ManifestWriter(place.files, manifest.identity))
 
 
 def other_identity(rows: pa.Table) -> pa.Table:
@@ -228,7 +228,7 @@ def test_compaction_opens_fewer_files_and_changes_no_answer(place: Place, monkey
     manifest = manifest_of(place)
     (group,) = compactable(manifest, RANGE, 4)
     monkeypatch.setattr(compacting, "_SPLIT", 3)
-    compact(ArchiveWriter(place.files, manifest.identity, lambda _a, _b: ()), group)
+    compact(ManifestWriter(place.files, manifest.identity), group)
     (run,) = manifest_of(place).runs
     run.check()
     assert [(each.first, each.last) for each in run.ranges] == [(0, 256), (256, 320), (320, 330)]
@@ -256,7 +256,7 @@ def test_an_answer_that_is_handed_on_while_its_files_are_joined_lacks_nothing(
     found = next(tables)["index"].to_pylist()
     manifest = manifest_of(place)
     (group,) = compactable(manifest, RANGE, 4)
-    compact(ArchiveWriter(place.files, manifest.identity, lambda _a, _b: ()), group)
+    compact(ManifestWriter(place.files, manifest.identity), group)
     assert found[-1] < group[0].last < group[-1].last, "control: most of its files are gone now"
     found += [index for table in tables for index in table["index"].to_pylist()]
     assert found == sorted(before)

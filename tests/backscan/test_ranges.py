@@ -79,7 +79,7 @@ def scan(
     def begin() -> tuple[Position, int]:
         return begin_range(source, None, first, last, state=ScanState(PassingProgress(), None), world=WORLD)
 
-    with open_ledger(folder, scope(name, first, last), begin, lambda: NOW, resume=resume) as ledger:
+    with open_ledger(folder, scope(name, first, last), begin, lambda: NOW, lambda _: None, resume=resume) as ledger:
         state = ScanState(Mortal(ledger, steps or Steps()), None)
         reached = scan_range(source, state, EverythingIsNews(), pool or Sevenths(), last=ledger.last, world=WORLD)
         return reached, [finding.index for finding in ledger.findings()]
@@ -135,7 +135,7 @@ def test_an_ended_scan_is_not_begun_anew_by_accident_nor_mixed_with_other_rules(
         scan(log, tmp_path, 0, None, resume=False)
     with (
         pytest.raises(Unfinished, match="other rules"),
-        open_ledger(tmp_path, scope("v2", 0, None, "s"), not_called, lambda: NOW, resume=True),
+        open_ledger(tmp_path, scope("v2", 0, None, "s"), not_called, lambda: NOW, lambda _: None, resume=True),
     ):
         raise AssertionError
     # The control case: the same words go on, and a scan that ended well leaves nothing behind.

@@ -223,7 +223,6 @@ class Life:
         database = open_database(str(self.database), check=True)
         store = Store(database, clock=lambda: time_of(stage), route=lambda _: CHANNELS, certificate_hold=_HOLD)
         store.facts.known.certificate_logs = frozenset({CERTIFICATE_LOG})
-        store.facts.known.clock = lambda: time_of(stage)
         return store
 
     def _channels(self) -> list[Channel]:

@@ -54,7 +54,6 @@ class Site:
         self.rules = RuleKeeper(folder / "rules.yaml", ["mail"])
         self.trust = TrustKeeper(TrustConfig(trusted_root=folder / "trusted_root.json"), self.clock)
         self.store.facts.known.signature_logs = frozenset({"rekor"})
-        self.store.facts.known.clock = self.clock
         for log in ("ct", "rekor"):
             self.store.record_head(a_position(SIZE, SIZE, log).head.head)
             self.store.baseline(a_position(0, SIZE, log), "index 0")

@@ -27,6 +27,7 @@ from monitor.raising.log_alerts import (
 from monitor.raising.signing_alerts import alerts_of_findings, short_name
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
+from monitor.store.store import Store
 from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.rule import Outcome, Reason, RuleSeverity, Verdict
 from rules.rule_file import load_rules
@@ -35,7 +36,6 @@ from sigstore_entries.entry import readable_part
 from sigstore_entries.release import released_image
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
 from tests.rules.signings import everyone
-from tests.support.parts import a_store
 
 NOW = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
 DOCS = Path(__file__).parents[2] / "docs" / "alerts"
@@ -209,11 +209,11 @@ def test_a_signature_of_a_known_image_is_told_as_that_whichever_digest_the_log_s
     database: Database, rule: str, named: str, fact: str, logged: str
 ) -> None:
     rules = {each.id: each for each in load_rules(STRICT % IMAGE).rules}
-    store, image = a_store(database), released_image(parse_image_name(IMAGE))
+    image = released_image(parse_image_name(IMAGE))
+    listed = {DigestSource(SourceForm.REGISTRY, "ghcr.io/acme/widget"): frozenset(image.digests)}.get
+    store = Store(database, clock=lambda: NOW, route=lambda _: (), digests=listed)
     leave = Authorisation(image.digests[0], 1, NOW - timedelta(days=1), "", image.what, image.digests)
     Authorisations(database).add("announced", leave, NOW - timedelta(days=2))
-    source = DigestSource(SourceForm.REGISTRY, "ghcr.io/acme/widget")
-    store.facts.known.digests = {source: frozenset(image.digests)}.get
     made = finding(7, Outcome.UNEXPECTED, "dsse")
     signing = replace(made.selected.signing, digests=(Digest(*logged.split(":")),))
     made = replace(made, rule=rule, selected=everyone(signing))

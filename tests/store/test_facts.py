@@ -57,7 +57,7 @@ def test_an_absence_counts_only_while_every_such_log_is_read(database: Database)
     store = a_store(database, clock=clock)
     facts = store.facts.known
     assert facts.in_certificate_log(b"aa") is None, "no CT log is followed"
-    facts.certificate_logs, facts.clock = frozenset({"ct"}), clock
+    facts.certificate_logs = frozenset({"ct"})
     assert facts.in_certificate_log(b"aa") is None, "it was never read"
     store.health.went_well("ct", NOW, NOW)
     assert facts.in_certificate_log(b"aa") is False
@@ -73,7 +73,7 @@ def test_an_absence_counts_only_while_every_such_log_is_read(database: Database)
 def test_an_absence_counts_only_when_every_tree_of_every_such_log_was_read(database: Database) -> None:
     clock = Clock()
     store = a_store(database, clock=clock)
-    store.facts.known.signature_logs, store.facts.known.clock = frozenset({"v1", "v2"}), clock
+    store.facts.known.signature_logs = frozenset({"v1", "v2"})
     store.health.went_well("v2", NOW, NOW)
     assert store.facts.known.in_signature_log(b"aa") is None
     store.health.went_well("v1/11", NOW, NOW)
