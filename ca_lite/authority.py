@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ca_lite.certificate import CertificateRequest, final_certificate, precertificate, validity
 from ca_lite.ct_client import CtClient
-from ca_lite.errors import CA_FAILED, CT_FAILED, INTERNAL, RESOURCE_EXHAUSTED, CaRefused, Outage, bad_request
+from ca_lite.errors import CA_FAILED, CT_FAILED, INTERNAL, RESOURCE_EXHAUSTED, CaRefused, bad_request
 from ca_lite.identity import Principal, challenges_of, principal_for
 from ca_lite.issuer_keys import KeySource
 from ca_lite.issuers import Issuers, IssuerType
@@ -21,6 +21,7 @@ from ca_lite.journal import FAILED, ISSUED, REQUESTED, Issuance, Journal
 from ca_lite.keys import SigningKey, spki
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.tokens import VerifiedToken, verify_token
+from outbound.json_client import Outage
 from sigstore_entries.client_keys import ClientKey
 from tlog.ct import MalformedCt, Sct, verify_sct
 from tlog.note import BadSignature

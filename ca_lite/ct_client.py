@@ -8,9 +8,9 @@ import pybase64
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_lite.errors import Outage
-from ca_lite.fetch import Client
 from ca_lite.log_trust import CtLog
+from outbound.json_client import JsonClient, Outage
+from outbound.transport import believed
 from tlog.ct import MalformedCt, Sct, decode_base64
 
 _LIMIT: Final = 64 * 1024
@@ -25,12 +25,12 @@ class CtClient:
 
     log: CtLog
     seconds: float
-    http: Client
+    http: JsonClient
 
     @classmethod
     def connect(cls, log: CtLog, seconds: float) -> "CtClient":
-        """Client with its own connection pool; nothing is sent yet."""
-        return cls(log, seconds, Client())
+        """JsonClient with its own connection pool; nothing is sent yet."""
+        return cls(log, seconds, JsonClient(believed(None)))
 
     def add_pre_chain(self, chain: Sequence[x509.Certificate]) -> Sct:
         """Enter a precertificate with its issuers; the SCT's signature is not checked. Raises `Outage`."""

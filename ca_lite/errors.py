@@ -27,10 +27,6 @@ class ConfigError(Exception):
     """The directory, a file in it or a command line cannot be used. The message names the file and the next step."""
 
 
-class Outage(Exception):
-    """A service that the CA needs did not answer; a later try may succeed."""
-
-
 @dataclass(eq=False)
 class CaRefused(Exception):
     """A request gets an error answer.

@@ -10,9 +10,10 @@ from typing import Any, Final, Protocol
 import jwt
 
 from addresses.url import is_https_or_loopback
-from ca_lite.errors import Outage
-from ca_lite.fetch import Client
 from ca_lite.issuers import Issuer
+from outbound.json_client import JsonClient, Outage
+from outbound.named_authorities import believing
+from outbound.transport import believed
 
 _log = logging.getLogger(__name__)
 _SAFE: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -84,7 +85,7 @@ def _discover(url: str, ca_cert: str) -> IssuerKeys:
     """OpenID Connect Discovery 1.0 section 4. The document's issuer must equal the token's byte for byte."""
     if not is_https_or_loopback(url):
         raise Outage(f"{url}: keys are only fetched over https, or http on this machine")
-    with Client(ca_cert) as http:
+    with JsonClient(believing(pem=ca_cert) if ca_cert else believed(None)) as http:
         document = _get(http, url.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != url:
             raise Outage(f"{url}: its discovery document names another issuer")
@@ -97,7 +98,7 @@ def _discover(url: str, ca_cert: str) -> IssuerKeys:
         return parse_jwks(_get(http, jwks_uri), algorithms or ("RS256",))
 
 
-def _get(http: Client, url: str) -> dict[str, Any]:
+def _get(http: JsonClient, url: str) -> dict[str, Any]:
     status, answer = http.request_json(url, limit=_LIMIT, seconds=_SECONDS)
     if status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
         raise Outage(f"{url}: answered {status} instead of a JSON object")

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import jwt
 
-from ca_lite.errors import CaRefused, Outage, token_refused
+from ca_lite.errors import CaRefused, token_refused
 from ca_lite.issuer_keys import IssuerKeys, KeySource
 from ca_lite.issuers import Issuer, Issuers
+from outbound.json_client import Outage
 
 _LIMIT: Final = 64 * 1024
 _NOT_BEFORE_LEEWAY: Final = timedelta(minutes=5)

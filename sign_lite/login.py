@@ -3,13 +3,16 @@
 import base64
 import contextlib
 import hashlib
-import json
+import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import requests
 from sigstore.errors import Error
@@ -17,6 +20,8 @@ from sigstore.models import ClientTrustConfig
 from sigstore.oidc import IdentityError, IdentityToken, Issuer, IssuerError
 
 from addresses.url import is_https_or_loopback
+from outbound.json_client import JsonClient, Outage, TooLong
+from outbound.transport import believed
 from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, SignLiteError
 
 CLIENT_ID: Final = "sigstore"
@@ -55,8 +60,8 @@ def device_token(
 
     `clock` counts seconds.
     """
-    with requests.Session() as session:
-        found = _answer(session, "GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+    with _client(issuer) as client:
+        found = _answer(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         start, redeem = (
             _end_point(issuer, found, name) for name in ("device_authorization_endpoint", "token_endpoint")
         )
@@ -68,7 +73,7 @@ def device_token(
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        begun = _answer(session, "POST", start, asked)
+        begun = _answer(client, start, asked)
         try:
             device, user_code = str(begun["device_code"]), str(begun["user_code"])
             page = str(begun.get("verification_uri_complete") or begun["verification_uri"])
@@ -85,7 +90,7 @@ def device_token(
         }
         while clock() < ends:
             sleep(interval)
-            told = _answer(session, "POST", redeem, poll, refusals=True)
+            told = _answer(client, redeem, poll, refusals=True)
             problem = told.get("error")
             if problem is None:
                 return str(told.get("id_token") or "")
@@ -104,18 +109,28 @@ def _end_point(issuer: str, found: Mapping[str, Any], name: str) -> str:
     return url
 
 
-def _answer(
-    session: requests.Session, method: str, url: str, form: Mapping[str, str] | None = None, *, refusals: bool = False
-) -> dict[str, Any]:
-    """JSON object of an answer, bounded in size; with `refusals` that of an OAuth error as well."""
-    with session.request(method, url, data=form, timeout=_SECONDS, stream=True, allow_redirects=False) as reply:
-        raw = reply.raw.read(_ANSWER_LIMIT + 1, decode_content=True)
-        status = reply.status_code
+def _client(issuer: str) -> JsonClient:
+    """A client with the proxy and the authorities of the environment, as the sigstore library takes them."""
+    parts = urlsplit(issuer)
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     try:
-        value = json.loads(raw) if len(raw) <= _ANSWER_LIMIT else None
-    except (ValueError, RecursionError):
-        value = None
-    fine = status == requests.codes.ok or (refusals and status == requests.codes.bad_request)
+        return JsonClient(believed(bundle), proxy)
+    except OSError as error:
+        raise Misuse(f"{bundle}: cannot be used as authorities for TLS: {error.strerror or error}") from error
+
+
+def _answer(
+    client: JsonClient, url: str, form: Mapping[str, str] | None = None, *, refusals: bool = False
+) -> dict[str, Any]:
+    """JSON object of an answer; with `refusals` that of an OAuth error as well."""
+    try:
+        status, value = client.request_json(url, form=form, limit=_ANSWER_LIMIT, seconds=_SECONDS)
+    except TooLong as error:
+        raise ServiceRefused(str(error)) from error
+    except Outage as error:
+        raise ServiceUnreachable(f"{error}; try again later") from error
+    fine = status == HTTPStatus.OK or (refusals and status == HTTPStatus.BAD_REQUEST)
     if not fine or not isinstance(value, dict):
         raise ServiceRefused(f"{url} answered {status} and not what a login needs")
     return value

@@ -8,8 +8,9 @@ from typing import Annotated, Final, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from ca_lite.errors import ConfigError, Outage
+from ca_lite.errors import ConfigError
 from ca_lite.keys import read_limited
+from outbound.json_client import Outage
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

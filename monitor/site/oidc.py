@@ -4,26 +4,25 @@ OpenID Connect Core 1.0, authorisation code with PKCE (RFC 7636), state and nonc
 ten minutes, so the database stores no row before the login succeeded.
 """
 
-import json
 import secrets
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import httpx
 import jwt
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
+from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from monitor.http_fetcher import Expect, HttpFetcher
-from monitor.model.errors import FetchFailed, OwnFault
+from addresses.url import is_https_or_loopback
 from monitor.site.parts import Site
 from monitor.site.sessions import RequestRefused
 from monitor.site_config import OidcConfig
+from outbound.json_client import JsonClient, Outage
+from outbound.transport import believed
 from rules.subject import NotASubject, SubjectKind, read_subject
 
 CALLBACK: Final = "/auth/callback"
@@ -79,10 +78,13 @@ def router(site: Site, config: OidcConfig) -> APIRouter:
 
 
 class LoginIssuer:
-    """An issuer's discovery document, fetched again each hour, and logins with it."""
+    """An issuer's discovery document, fetched again each hour, and logins with it.
 
-    def __init__(self, site: Site, config: OidcConfig) -> None:
-        self._site, self._config = site, config
+    `seconds` bounds each exchange with the issuer.
+    """
+
+    def __init__(self, site: Site, config: OidcConfig, seconds: float = _SECONDS) -> None:
+        self._site, self._config, self._seconds = site, config, seconds
         self._lock = threading.Lock()
         self._known: tuple[datetime, Mapping[str, Any], jwt.PyJWKSet] | None = None
 
@@ -119,7 +121,7 @@ class LoginIssuer:
                 options={"require": ["exp", "iat", "aud", "iss"]},
                 leeway=60,
             )
-        except (httpx.HTTPError, OSError, jwt.PyJWTError, KeyError, StopIteration, ValueError) as error:
+        except (Outage, OSError, jwt.PyJWTError, KeyError, StopIteration, TypeError, ValueError) as error:
             raise RequestRefused(
                 403, "The login did not succeed", f"The login service's answer could not be verified. {_AGAIN}"
             ) from error
@@ -131,31 +133,19 @@ class LoginIssuer:
         return str(claims["email"])
 
     def _token(self, endpoint: str, code: str, verifier: str) -> str:
-        """The ID token for a code. Raises `httpx.HTTPError`, `KeyError`, `ValueError`."""
+        """The ID token for a code. Raises `Outage`, `OSError`, `KeyError`, `ValueError`."""
         secret = None
         if self._config.client_secret_file is not None:
             secret = self._config.client_secret_file.read_text(encoding="utf-8").strip()
-        body = prepare_token_request(
-            "authorization_code",
-            redirect_uri=self._site.url(CALLBACK),
-            code=code,
-            code_verifier=verifier,
-            **({"client_id": self._config.client_id} if secret is None else {}),
-        )
-        verify = str(self._config.ca_file) if self._config.ca_file is not None else True
-        auth = None if secret is None else (self._config.client_id, secret)
-        headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
-        with (
-            httpx.Client(timeout=_SECONDS, trust_env=False, verify=verify) as client,
-            client.stream("POST", endpoint, content=body, headers=headers, auth=auth) as answer,
-        ):
-            answer.raise_for_status()
-            raw = b""
-            for piece in answer.iter_bytes():
-                raw += piece
-                if len(raw) > _MAX_DOCUMENT:
-                    raise ValueError("the answer is too long")
-        return str(json.loads(raw)["id_token"])
+        form = {
+            "grant_type": "authorization_code",
+            "redirect_uri": self._site.url(CALLBACK),
+            "code": code,
+            "code_verifier": verifier,
+        }
+        if secret is None:
+            return str(self._ask(endpoint, {**form, "client_id": self._config.client_id})["id_token"])
+        return str(self._ask(endpoint, form, (self._config.client_id, secret))["id_token"])
 
     def _discovered(self) -> tuple[Mapping[str, Any], jwt.PyJWKSet]:
         now = self._site.clock()
@@ -163,10 +153,10 @@ class LoginIssuer:
             if self._known is not None and now - self._known[0] < _KNOWN_FOR:
                 return self._known[1], self._known[2]
         try:
-            document = self._fetch(f"{self._config.issuer}/.well-known/openid-configuration")
+            document = self._ask(f"{self._config.issuer}/.well-known/openid-configuration")
             _check_issuer(document, self._config.issuer)
-            keys = jwt.PyJWKSet.from_dict(dict(self._fetch(str(document["jwks_uri"]))))
-        except (FetchFailed, OwnFault, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+            keys = jwt.PyJWKSet.from_dict(self._ask(str(document["jwks_uri"])))
+        except (Outage, OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
             raise RequestRefused(
                 503, "The login service does not answer", f"{self._config.name} cannot be asked now. {_AGAIN}"
             ) from error
@@ -174,18 +164,21 @@ class LoginIssuer:
             self._known = now, document, keys
         return document, keys
 
-    def _fetch(self, url: str) -> Mapping[str, Any]:
-        parts = urlsplit(url)
-        ca_file = str(self._config.ca_file) if self._config.ca_file is not None else None
-        fetcher = HttpFetcher(f"{parts.scheme}://{parts.netloc}", ca_file=ca_file)
-        try:
-            raw = fetcher.get(parts.path.lstrip("/"), max_bytes=_MAX_DOCUMENT, expect=Expect.JSON)
-        finally:
-            fetcher.close()
-        document = json.loads(raw)
-        if not isinstance(document, dict):
-            raise TypeError("not a JSON object")
-        return document
+    def _ask(
+        self, url: str, form: Mapping[str, str] | None = None, basic: tuple[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The JSON object at an end point of the issuer. Raises `Outage`, `ValueError`, `OSError`."""
+        if not is_https_or_loopback(url):
+            # An issuer's document must not lead a code or the client's secret over an open network.
+            raise ValueError("an end point without TLS")
+        ca_file = self._config.ca_file
+        with JsonClient(believed(None if ca_file is None else str(ca_file))) as client:
+            status, answer = client.request_json(
+                url, form=form, basic=basic, limit=_MAX_DOCUMENT, seconds=self._seconds
+            )
+        if status != HTTPStatus.OK or not isinstance(answer, dict):
+            raise ValueError(f"status {status} and no JSON object")
+        return answer
 
 
 def _check_issuer(document: Mapping[str, Any], issuer: str) -> None:

@@ -69,7 +69,7 @@ def test_every_kind_raised_in_the_code_is_a_known_one() -> None:
     raised = {
         kind
         for path in Path(alerting.__file__).parents[1].rglob("*.py")
-        for kind in re.findall(r'(?:kind=|unproven\(\s*(?:self\._)?identity,\s*)"([a-z-]+)"', path.read_text())
+        for kind in re.findall(r'(?:kind=|kind, detail = |\.evidence\(\s*)"([a-z-]+)"', path.read_text())
     }
     assert {"log-forked", "log-entry-missing", "unexpected-signing"} <= raised
     assert raised - {"test"} <= set(ALERT_KINDS), "a test alert explains itself; each other kind has a page"

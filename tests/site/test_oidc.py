@@ -1,16 +1,28 @@
 """Signing in with an issuer: a real one (ca-lite), in a real browser, and what a stolen or stale login is worth."""
 
+import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+from pytest_httpserver import HTTPServer
 
 from ca_lite.settings import Layout
+from monitor.site.oidc import LoginIssuer
+from monitor.site.sessions import RequestRefused
 from monitor.site_config import OidcConfig
 from monitor.store.database import Database
+from outbound.json_client import Outage
 from tests.browser.site_pages import chromium, eyes
 from tests.site.scene import Scene, scene, shown
 from tests.support.ca_server import DEVELOPMENT_LOGIN, CaServer, ca_and_log
+from tests.support.waiting import PATIENCE
 
 MIA = "mia@acme.example"
 
@@ -55,6 +67,53 @@ def test_a_login_that_was_not_begun_here_or_comes_back_changed_is_refused(acme: 
     assert "could not be verified" in shown(mine.get(f"/auth/callback?code=made-up&state={state}", expect=403))
     acme.clock.advance(minutes=11)
     assert "too old" in shown(mine.get(f"/auth/callback?code=x&state={state}", expect=403))
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """URL of a server that sends a byte of its answer at a time and never ends it in time."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(PATIENCE)
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.recv(64 * 1024)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n")
+                for _ in range(200):
+                    connection.sendall(b" ")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/token"
+        thread.join(PATIENCE)
+
+
+def _issuer_with(server: HTTPServer, token_endpoint: str) -> OidcConfig:
+    url = server.url_for("").rstrip("/")
+    document = {"issuer": url, "jwks_uri": f"{url}/keys", "token_endpoint": token_endpoint}
+    server.expect_request("/.well-known/openid-configuration").respond_with_json(document)
+    key = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key()))
+    server.expect_request("/keys").respond_with_json({"keys": [key]})
+    return OidcConfig(url, "sigstore")
+
+
+def test_a_token_end_point_that_sends_a_byte_at_a_time_holds_a_login_for_a_bounded_time(
+    acme: Scene, httpserver: HTTPServer, dripping: str
+) -> None:
+    login = LoginIssuer(acme.site, _issuer_with(httpserver, dripping), seconds=0.5)
+    with pytest.raises(RequestRefused) as refused:
+        login.address("code", "verifier", "nonce")
+    assert isinstance(refused.value.__cause__, Outage)
+    assert "no complete answer within 0.5 seconds" in str(refused.value.__cause__)
+
+
+def test_a_code_is_sent_over_tls_alone(acme: Scene, httpserver: HTTPServer) -> None:
+    login = LoginIssuer(acme.site, _issuer_with(httpserver, "http://tokens.example/token"))
+    with pytest.raises(RequestRefused) as refused:
+        login.address("code", "verifier", "nonce")
+    assert "without TLS" in str(refused.value.__cause__)
 
 
 def test_an_address_by_mail_alone_is_refused_where_a_login_is_wanted(acme: Scene) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ca_lite.errors import Outage
-from ca_lite.fetch import Client
+from outbound.json_client import JsonClient, Outage
+from outbound.transport import believed
 from tests.support.waiting import PATIENCE
 
 _PIECES = 60
@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
 
 def test_an_answer_whose_headers_trickle_in_is_an_outage(server: tuple[str, bool]) -> None:
     url, is_slow = server
-    with Client() as client:
+    with JsonClient(believed(None)) as client:
         if not is_slow:
             assert client.request_json(url, limit=100, seconds=PATIENCE) == (200, {}), "control"
             return
