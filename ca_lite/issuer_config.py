@@ -1,20 +1,24 @@
 """Reads Fulcio's issuer configuration (YAML or JSON), with its start-up errors and our warnings."""
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import yaml
 from cryptography import x509
 
 from addresses.url import is_loopback_host
 from ca_lite.errors import ConfigError
 from ca_lite.issuers import CiMetadata, Issuer, Issuers, IssuerType
 from ca_lite.presets import PRESETS
-from ca_lite.templates import TemplateError, check_template
-from sigstore_entries.certificate import BY_NAME
+from settings import document
+from settings.document import DocumentError, Misplaced, Node, Scalar, read_yaml
+from settings.models import Section, read_model
+from settings.reading import Fields
 
 _JSON_NAMES: Final = {
     "OIDCIssuers": "oidc-issuers",
@@ -34,42 +38,44 @@ _JSON_NAMES: Final = {
     "Contact": "contact",
     "Environment": "environment",
 }
-_TOP: Final = {"define", "oidc-issuers", "meta-issuers", "ci-issuer-metadata"}
-_ISSUER_KEYS: Final = set(_JSON_NAMES.values()) - _TOP
-_CI_KEYS: Final = {"default-template-values", "extension-templates", "subject-alternative-name-template"}
+_TOP: Final = ("define", "oidc-issuers", "meta-issuers", "ci-issuer-metadata")
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
-_VISIBILITY: Final = "source_repository_visibility"
 _MIN_LABELS: Final = 2
 # SPEC fulcio pkg/identity: principals of fixed CI services, "Deprecated: Use ciprovider".
 _REPLACED: Final = frozenset({"buildkite-job", "codefresh-workflow", "github-workflow", "gitlab-pipeline"})
 _FOREIGN: Final = frozenset({"chainguard-identity"})
+_NOTHING: Final = Scalar("", plain=True, line=1, column=1)
+T = TypeVar("T")
 
 
 def load_issuers(text: str, source: str) -> Issuers:
     """Parse and check a configuration; `source` names it in messages. Raises `ConfigError`."""
     try:
-        raw = yaml.safe_load(text)  # JSON is YAML
-        return _issuers(_renamed(raw))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{source}: not YAML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        # JSON is YAML. A file of comments alone is Fulcio's "nil config", as an empty mapping is.
+        node = _renamed(read_yaml(text, source, merges=True)) if _has_content(text) else _NOTHING
+        return _issuers(node)
+    except DocumentError as error:
+        raise ConfigError(str(error)) from error
+    except Misplaced as error:
+        raise ConfigError(f"{source}:{error.problem.line}:{error.problem.column}: {error}") from error
 
 
-def _issuers(raw: Any) -> Issuers:
-    top = _mapping(raw, "the configuration")
-    if not top:
-        raise ConfigError("nil config: list at least one issuer under oidc-issuers")
-    _known(top, _TOP, "the configuration")
+def _has_content(text: str) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
+
+
+def _issuers(node: Node) -> Issuers:
+    if not _entries(node):
+        raise Misplaced("nil config: list at least one issuer under oidc-issuers", node)
+    top = Fields(node, _TOP, "the configuration")
     metadata = {
-        name: _ci_metadata(name, each)
-        for name, each in _mapping(top.get("ci-issuer-metadata") or {}, "ci-issuer-metadata").items()
+        name.text: _read(CiMetadata, name, each) for name, each in _entries(top.get("ci-issuer-metadata") or _NOTHING)
     }
     read: list[Issuer] = []
     skipped: list[str] = []
     for name, wildcard in (("oidc-issuers", False), ("meta-issuers", True)):
-        for key, each in _mapping(top.get(name) or {}, name).items():
-            if (why := _skipped(key, _mapping(each, key))) is not None:
+        for key, each in _entries(top.get(name) or _NOTHING):
+            if (why := _skipped(key, each)) is not None:
                 skipped.append(why)
             else:
                 read.append(_issuer(key, each, metadata, wildcard=wildcard))
@@ -79,54 +85,56 @@ def _issuers(raw: Any) -> Issuers:
     return Issuers(exact, wildcards, tuple(warnings))
 
 
-def _skipped(key: str, values: Mapping[str, Any]) -> str | None:
+def _entries(node: Node) -> tuple[tuple[Scalar, Node], ...]:
+    if isinstance(node, Scalar) and node.is_null:
+        return ()
+    if not isinstance(node, document.Mapping):
+        raise Misplaced("must be a mapping", node)
+    return node.entries
+
+
+def _read(model: type[T], key: Scalar, node: Node) -> T:
+    """Read the mapping under a key of the author's choice."""
+    entries = document.Mapping(_entries(node), node.line, node.column)
+    return read_model(model, Section(f"{key.text:.200}"), entries, Path())
+
+
+def _skipped(key: Scalar, node: Node) -> str | None:
     """Reason to skip an issuer that Fulcio accepts at its start; `None` if the issuer is used.
 
     SPEC fulcio pkg/config/config.go: an unknown type stops Fulcio only if the issuer has no challenge claim.
     """
-    kind = _text(values, "type", key)
+    texts = {name.text: value.text for name, value in _entries(node) if isinstance(value, Scalar)}
+    kind = texts.get("type", "")
     if kind in _REPLACED:
         now = f"type: ci-provider with ci-provider: {kind}"
         hint = "" if kind in PRESETS else " and its templates under ci-issuer-metadata"
-        return f"{key}: skipped: the type {kind!r} is deprecated in Fulcio; write {now}{hint}. Its tokens are refused"
-    if kind in _FOREIGN or (kind not in set(IssuerType) and _text(values, "challenge-claim", key)):
-        return f"{key}: skipped: this CA has no issuers of type {kind!r:.60}. Its tokens are refused"
+        return (
+            f"{key.text}: skipped: the type {kind!r} is deprecated in Fulcio; write {now}{hint}. Its tokens are refused"
+        )
+    if kind in _FOREIGN or (kind not in set(IssuerType) and texts.get("challenge-claim")):
+        return f"{key.text}: skipped: this CA has no issuers of type {kind!r:.60}. Its tokens are refused"
+    if kind not in set(IssuerType):
+        hint = f"{key.text}: type {kind!r:.60} is not one of {', '.join(IssuerType)}"
+        raise Misplaced(f"issuer missing challenge claim ({hint})", key)
     return None
 
 
-def _issuer(key: str, raw: Any, metadata: Mapping[str, CiMetadata], *, wildcard: bool) -> Issuer:
-    values = _mapping(raw, key)
-    _known(values, _ISSUER_KEYS, key)
-    kind = _text(values, "type", key)
+def _issuer(key: Scalar, node: Node, metadata: Mapping[str, CiMetadata], *, wildcard: bool) -> Issuer:
+    read = _read(Issuer, key, node)
     try:
-        issuer_type = IssuerType(kind)
-    except ValueError as error:
-        hint = f"{key}: type {kind!r} is not one of {', '.join(IssuerType)}"
-        raise ConfigError(f"issuer missing challenge claim ({hint})") from error
-    issuer = Issuer(
-        url=_text(values, "issuer-url", key) or key,
-        client_id=_text(values, "client-id", key),
-        type=issuer_type,
-        wildcard=wildcard,
-        ci=_ci_for(values, key, metadata) if issuer_type is IssuerType.CI_PROVIDER else None,
-        issuer_claim=_text(values, "issuer-claim", key),
-        subject_domain=_text(values, "subject-domain", key),
-        spiffe_trust_domain=_text(values, "spiffe-trust-domain", key),
-        challenge_claim=_text(values, "challenge-claim", key),
-        skip_email_verification=values.get("skip-email-verification", False) is True,
-        ca_cert=_text(values, "ca-cert", key),
-        description=_text(values, "description", key),
-        contact=_text(values, "contact", key),
-        environment=_text(values, "environment", key),
-    )
-    _check(issuer)
+        ci = _ci_for(read.ci_provider, metadata) if read.type is IssuerType.CI_PROVIDER else None
+        issuer = replace(read, url=read.url or key.text, wildcard=wildcard, ci=ci)
+        _check(issuer)
+    except ConfigError as error:
+        raise Misplaced(f"{key.text}: {error}", key) from error
     return issuer
 
 
 def _check(issuer: Issuer) -> None:
     """Check Fulcio's start-up rules; the error texts are Fulcio's."""
     if not issuer.client_id:
-        raise ConfigError(f"{issuer.url}: client-id is missing; without it any token of the issuer would do")
+        raise ConfigError("client-id is missing; without it any token of the issuer would do")
     if issuer.issuer_claim and issuer.type is not IssuerType.EMAIL:
         raise ConfigError("only email issuers can use issuer claim mapping")
     if issuer.type is IssuerType.SPIFFE:
@@ -139,7 +147,7 @@ def _check(issuer: Issuer) -> None:
         try:
             x509.load_pem_x509_certificates(issuer.ca_cert.encode())
         except ValueError as error:
-            raise ConfigError(f"{issuer.url}: ca-cert is not a PEM certificate") from error
+            raise ConfigError("ca-cert is not a PEM certificate") from error
 
 
 def _check_spiffe(issuer: Issuer) -> None:
@@ -187,36 +195,12 @@ def _check_domain(subject: str, issuer: str) -> None:
         raise ConfigError(f"hostname top-level and second-level domains do not match: {subject}, {issuer}")
 
 
-def _ci_for(values: Mapping[str, Any], key: str, metadata: Mapping[str, CiMetadata]) -> CiMetadata:
-    name = _text(values, "ci-provider", key)
+def _ci_for(name: str, metadata: Mapping[str, CiMetadata]) -> CiMetadata:
     if name in metadata:
         return metadata[name]
     if name in PRESETS:
-        return _ci_metadata(name, PRESETS[name])
-    raise ConfigError(f"{key}: metadata not found for ci provider {name!r}; presets are {', '.join(PRESETS)}")
-
-
-def _ci_metadata(name: str, raw: Any) -> CiMetadata:
-    values = _mapping(raw, name)
-    _known(values, _CI_KEYS, name)
-    templates = _mapping(values.get("extension-templates") or {}, f"{name}.extension-templates")
-    extensions = {}
-    for key, template in templates.items():
-        claim = key.replace("-", "_").replace(f"{_VISIBILITY}_at_signing", _VISIBILITY)
-        if claim not in BY_NAME:
-            raise ConfigError(f"{name}: extension template {key!r} is not a Fulcio extension")
-        if str(template).strip():
-            extensions[claim] = str(template)
-    subject = _text(values, "subject-alternative-name-template", name)
-    defaults = _mapping(values.get("default-template-values") or {}, f"{name}.default-template-values")
-    for template in (*extensions.values(), subject):
-        try:
-            check_template(template)
-        except TemplateError as error:
-            raise ConfigError(f"{name}: {error}") from error
-    return CiMetadata(
-        MappingProxyType({key: str(value) for key, value in defaults.items()}), MappingProxyType(extensions), subject
-    )
+        return _read(CiMetadata, Scalar(name, plain=True, line=0, column=0), read_yaml(json.dumps(PRESETS[name])))
+    raise ConfigError(f"metadata not found for ci provider {name!r:.80}; presets are {', '.join(PRESETS)}")
 
 
 def _warnings(issuer: Issuer) -> list[str]:
@@ -235,31 +219,12 @@ def _warnings(issuer: Issuer) -> list[str]:
     return found
 
 
-def _renamed(raw: Any) -> Any:
+def _renamed(node: Node) -> Node:
     """Read the Go field names of JSON configurations as the YAML keys."""
-    if not isinstance(raw, dict):
-        return raw
-    return {_JSON_NAMES.get(key, key): _renamed(value) for key, value in raw.items()}
-
-
-def _mapping(raw: Any, where: str) -> dict[str, Any]:
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ConfigError(f"{where} must be a mapping")
-    return raw
-
-
-def _known(values: Mapping[str, Any], allowed: set[str], where: str) -> None:
-    if unknown := sorted(set(values) - allowed):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(allowed))}")
-
-
-def _text(values: Mapping[str, Any], key: str, where: str) -> str:
-    value = values.get(key) or ""
-    if not isinstance(value, str):
-        raise ConfigError(f"{where}: {key} must be text")
-    return value
+    if not isinstance(node, document.Mapping):
+        return node
+    entries = ((replace(key, text=_JSON_NAMES.get(key.text, key.text)), _renamed(value)) for key, value in node.entries)
+    return replace(node, entries=tuple(entries))
 
 
 def _split(url: str) -> SplitResult:

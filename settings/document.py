@@ -1,7 +1,7 @@
 """YAML as a tree whose nodes know their line and column. Hostile or damaged text only raises `DocumentError`.
 
-Only mappings, lists and scalars: no tags, no merge keys, no second document. A scalar keeps the text that was written,
-so `on`, `1.10` and `0123` stay these texts.
+Only mappings, lists and scalars: no tags, no second document, and no merge keys unless the caller takes them. A scalar
+keeps the text that was written, so `on`, `1.10` and `0123` stay these texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,9 +85,10 @@ Node = Scalar | Listing | Mapping
 class _Open:
     """A collection whose end has not been read yet."""
 
-    __slots__ = ("anchor", "children", "column", "is_mapping", "line", "size")
+    __slots__ = ("anchor", "children", "column", "is_mapping", "line", "merges", "size")
 
-    def __init__(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+    def __init__(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, *, merges: bool) -> None:
+        self.merges = merges
         self.is_mapping = isinstance(event, yaml.MappingStartEvent)
         self.anchor = event.anchor
         self.line, self.column = _place(event)
@@ -98,25 +99,41 @@ class _Open:
         if not self.is_mapping:
             return Listing(tuple(self.children), self.line, self.column)
         entries: list[tuple[Scalar, Node]] = []
+        merged: list[tuple[Scalar, Node]] = []
         seen: dict[str, int] = {}
         for key, value in zip(self.children[::2], self.children[1::2], strict=True):
             if not isinstance(key, Scalar):
                 raise Misplaced("a key is a plain word here, not a list or a mapping", key)
             if key.text == "<<" and key.plain:
+                if self.merges:
+                    merged += _merged(value)
+                    continue
                 raise Misplaced("merge keys (<<) are not read: repeat the keys, or alias the whole value", key)
             if key.text in seen:
                 raise Misplaced(f"key {key.text!r} was already given on line {seen[key.text]}", key)
             seen[key.text] = key.line
             entries.append((key, value))
-        return Mapping(tuple(entries), self.line, self.column)
+        # SPEC yaml.org/type/merge: a key of the mapping itself wins, then the earlier merged mapping.
+        fresh = dict(reversed([(key.text, (key, value)) for key, value in merged if key.text not in seen]))
+        return Mapping((*entries, *fresh.values()), self.line, self.column)
 
 
-def read_yaml(text: str, name: str = "file") -> Node:
-    """Read one YAML document. Raises `DocumentError`; time and memory are bounded by the caps above."""
+def _merged(value: Node) -> Iterator[tuple[Scalar, Node]]:
+    for each in value.items if isinstance(value, Listing) else (value,):
+        if not isinstance(each, Mapping):
+            raise Misplaced("a merge key (<<) takes mappings", each)
+        yield from each.entries
+
+
+def read_yaml(text: str, name: str = "file", *, merges: bool = False) -> Node:
+    """Read one YAML document; with `merges`, keys `<<` of YAML 1.1 too.
+
+    Raises `DocumentError`; time and memory are bounded by the caps above.
+    """
     if len(text) > MAX_BYTES:
         raise DocumentError([SettingsProblem(f"the file is larger than {MAX_BYTES // 2**20} MiB")], name)
     try:
-        return _Composer().run(text)
+        return _Composer(merges=merges).run(text)
     except Misplaced as misplaced:
         raise DocumentError([misplaced.problem], name) from None
     except yaml.YAMLError as error:
@@ -128,7 +145,8 @@ def read_yaml(text: str, name: str = "file") -> Node:
 class _Composer:
     """Builds the tree from parser events, so that each cap holds before the memory is spent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, merges: bool) -> None:
+        self._merges = merges
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._nodes = 0
@@ -159,7 +177,7 @@ class _Composer:
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             if len(self._stack) >= MAX_DEPTH:
                 raise Misplaced(f"nested deeper than {MAX_DEPTH} levels", here)
-            self._stack.append(_Open(event))
+            self._stack.append(_Open(event, merges=self._merges))
         elif isinstance(event, yaml.ScalarEvent):
             scalar = Scalar(event.value, not event.style, here.line, here.column)
             self._add(scalar, 1, 1, event.anchor)

@@ -1,6 +1,7 @@
 """An issuer configuration is Fulcio's file format, with Fulcio's start-up errors."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -45,14 +46,18 @@ def test_the_control_case_loads_without_a_warning() -> None:
         (config(), "issuer missing challenge claim"),
         (config(type="email", ca_cert="garbage"), "ca-cert is not a PEM certificate"),
         (config(type="email", client_id=""), "client-id is missing"),
-        (config(type="email", colour="red"), "unknown key 'colour'"),
+        (config(type="email", colour="red"), "has no key 'colour': known keys: type"),
         (config(type="ci-provider", ci_provider="nobody"), "metadata not found for ci provider 'nobody'"),
-        (config(type="email", subject_domain=7), "subject-domain must be text"),
+        (config(type="email", subject_domain=7), "issuers.yaml:4:21: subject-domain: must be text"),
+        (config(type="email", subject_domian="x"), "did you mean 'subject-domain'?"),
+        (config(type="email", skip_email_verification="true"), "'true' is not true or false"),
         ("", "nil config"),
+        ("# nothing yet\n", "nil config"),
+        ("{}", "nil config"),
         ("[]", "must be a mapping"),
         ("{", "not YAML"),
         ("oidc-issuers: [1]", "must be a mapping"),
-        ("surprise: {}", "unknown key 'surprise'"),
+        ("surprise: {}", "the configuration has no key 'surprise'"),
         ("ci-issuer-metadata: {x: {subject-alternative-name-template: '{{ .a'}}", "unclosed action"),
         ("ci-issuer-metadata: {x: {extension-templates: {colour: a}}}", "'colour' is not a Fulcio extension"),
     ],
@@ -60,7 +65,7 @@ def test_the_control_case_loads_without_a_warning() -> None:
 def test_a_bad_configuration_is_named_with_fulcios_words(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load_issuers(text, "issuers.yaml")
-    assert str(raised.value).startswith("issuers.yaml: ")
+    assert re.match(r"issuers\.yaml:\d+:\d+: ", str(raised.value))
     assert message in str(raised.value)
 
 
@@ -98,6 +103,19 @@ def test_the_configuration_end_point_shows_empty_fields() -> None:
         "subjectDomain": "",
         "skipEmailVerification": False,
     }
+
+
+def test_merge_keys_of_yaml_are_read() -> None:
+    text = f"""\
+define:
+  - &usual {{client-id: sigstore, type: email}}
+oidc-issuers:
+  {URL}: {{<<: *usual, type: kubernetes}}
+  https://two.example.com: {{<<: [{{contact: a@b.example}}, *usual]}}
+"""
+    issuers = load_issuers(text, "test")
+    assert issuers.exact[URL].type is IssuerType.KUBERNETES
+    assert issuers.exact["https://two.example.com"].client_id == "sigstore"
 
 
 VALUES = {"a": "1", "b": "two", "example.com/c": "3"}
