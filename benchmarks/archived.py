@@ -55,7 +55,7 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
     """Figures `archive_over_examine` and `archive_bytes_per_entry`, and where the time goes."""
     bodies = read_corpus(corpus, "v2")
     entries = [LogEntry(body) for body in bodies]
-    examined = make_workload("v2", bodies, make_scanner([each.rule for each in make_watches(RULES)]))
+    scanned = make_workload("v2", bodies, make_scanner([each.rule for each in make_watches(RULES)]))
     trust = RowTrust("benchmark", (CertificateAuthority("benchmark", authority().chain),))
     seconds = {"rows": 0.0, "files": 0.0}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
             seconds["files"] += time.process_time() - made
             return len(entries)
 
-        ratio = relative_rate(archive, examined.examine, rounds=3)
+        ratio = relative_rate(archive, scanned.examine, rounds=3)
         checked = relative_rate(
             lambda: sum(map(len, made_rows(trust))), lambda: sum(map(len, made_rows(None))), rounds=3
         )
@@ -110,11 +110,11 @@ def measure_search(corpus: Path) -> dict[str, float]:
     (run,) = read_manifests(ArchiveFiles(str(folder)))["bench"].runs
     figures = _search(folder)
     peak = peak_memory()  # before the entries of the scan are in memory
-    examined = make_workload("v2", read_corpus(corpus, "v2"), make_scanner([each.rule for each in make_watches(RULES)]))
+    scanned = make_workload("v2", read_corpus(corpus, "v2"), make_scanner([each.rule for each in make_watches(RULES)]))
     rates = []
     for _ in range(3):
         began = time.perf_counter()
-        rates.append(examined.examine() / (time.perf_counter() - began))
+        rates.append(scanned.examine() / (time.perf_counter() - began))
     # `signwatch scan` on all cores at best: entries at hand, and no time for anything but examining them.
     scan = RANGES * WIDTH / (max(rates) * (os.cpu_count() or 1))
     return figures | {

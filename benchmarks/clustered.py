@@ -84,11 +84,11 @@ def _spread(client: Client, workers: Sequence[str], ranges: Sequence[tuple[int, 
         given[future.key] = worker
         return future
 
-    # One range waits behind the one that is being examined, so that no worker waits for us.
+    # One range waits behind the one that is being scanned, so that no worker waits for us.
     done, entries = as_completed([each for _ in range(2) for worker in workers if (each := submit(worker))]), 0
     for future in done:
-        examined = future.result()
-        entries += examined.end - examined.start
+        scanned = future.result()
+        entries += scanned.end - scanned.start
         if (more := submit(given[future.key])) is not None:
             done.add(more)
     return entries

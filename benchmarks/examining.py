@@ -112,7 +112,7 @@ def _spread(workers: Sequence[Executor]) -> int:
     """Hand every batch to whichever worker is free next; returns how many entries that were."""
     assert _shared is not None
     numbers = iter(range(len(_shared.batches)))
-    # One batch waits behind the one that is being examined, so that no worker waits for us.
+    # One batch waits behind the one that is being scanned, so that no worker waits for us.
     waiting = {
         worker.submit(_examine_shared, number): worker
         for _ in range(2)
@@ -125,8 +125,8 @@ def _spread(workers: Sequence[Executor]) -> int:
         for future in finished:
             worker = waiting.pop(future)
             # Each batch comes back as it would on its way to being stitched: subtree hashes and findings, pickled.
-            examined = future.result()
-            done += examined.end - examined.start
+            scanned = future.result()
+            done += scanned.end - scanned.start
             if (number := next(numbers, None)) is not None:
                 waiting[worker.submit(_examine_shared, number)] = worker
     return done

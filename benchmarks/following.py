@@ -41,7 +41,7 @@ _TIMEOUT: Final = 800
 class Following:
     """A follower as the daemon makes it, at entry 0 of a log, over a new database file in `folder`.
 
-    The daemon hands a backlog to `examiner`, a pool of processes, where it may use several; else it is examined here.
+    The daemon hands a backlog to a pool of processes where it may use several; else it is scanned here.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Following:
         folder: Path,
         scanner: BenchScanner,
         limits: FollowLimits | None = None,
-        examiner: BatchScanner | None = None,
+        batch_scanner: BatchScanner | None = None,
     ) -> None:
         self._log = log
         identity = LogIdentity(ORIGIN, LogApi.REKOR_V2, ORIGIN, ORIGIN, log.spki)
@@ -68,7 +68,7 @@ class Following:
             RuleJudge(scanner.matcher, self._store.facts, lambda: (trusted, ())),
             Timing(_clock, time.sleep),
             executor=self._ahead,
-            examiner=examiner,
+            batch_scanner=batch_scanner,
         )
         self._follower = self._make(limits=limits)
         self._followed = 0

@@ -54,10 +54,10 @@ def measure_hits() -> dict[str, float]:
                 followed = time.process_time() - began
                 began = time.process_time()
                 workload.examine()
-                examined = time.process_time() - began
+                scanned = time.process_time() - began
                 hits += report.findings
                 costs.append(followed / report.entries / _verification())
-                ratios.append(examined / followed)
+                ratios.append(scanned / followed)
     if size != WHOLE_YEAR.self_signed or hits < size:
         raise RuntimeError(f"{hits} findings in {size} entries: not every entry is a hit")
     return {

@@ -38,7 +38,7 @@ from benchmarks.year import (
 )
 from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.following.follower import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
@@ -214,7 +214,7 @@ class _Process:
                 source.identity.log,
                 lambda source=source: [source],  # type: ignore[misc]
                 Services(self._store, self._rules, self._trust, meter, timing),
-                Watching(Freshness(timedelta(days=60))),
+                WatchSettings(Freshness(timedelta(days=60))),
             )
             for source in site.sources
         ]

@@ -35,7 +35,7 @@ from monitor.site_config import MailConfig, SiteConfig, SiteLimits
 from monitor.store.asks import Asks
 from monitor.store.database import Database, create
 from monitor.store.findings import add_findings
-from monitor.store.outbox import Post, put
+from monitor.store.outbox import QueuedAlert, put
 from monitor.store.site_tables import (
     AskChange,
     AskRow,
@@ -133,7 +133,7 @@ def measure_fan_out() -> dict[str, float]:
             number = _followers(site, _RECEIVERS, port)
             alert = _alert(number)
             with database.write() as connection:
-                put(connection, [Post(alert, ["subscribers"], utc_now())], utc_now())
+                put(connection, [QueuedAlert(alert, ["subscribers"], utc_now())], utc_now())
             courier = Courier(site)
             with _writing(database) as waits:
                 started = time.perf_counter()

@@ -38,7 +38,7 @@ class KeyProof(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Issuing:
+class IssuingChain:
     """The chain certificates are issued from (issuer first, root last), its key and its CT log."""
 
     chain: tuple[x509.Certificate, ...]
@@ -50,7 +50,7 @@ class Issuing:
 class Authority:
     """Everything one issuance needs. Blocking; call it from many threads."""
 
-    issuing: Callable[[], Issuing]
+    issuing: Callable[[], IssuingChain]
     issuers: Callable[[], Issuers]
     key_source: KeySource
     journal: Journal
@@ -104,7 +104,7 @@ class Authority:
         self._finish(serial, ISSUED, sct_timestamp=sct.timestamp, certificate=der)
         return (certificate, *issuing.chain)
 
-    def _signed(self, request: CertificateRequest, issuing: Issuing) -> tuple[x509.Certificate, Sct]:
+    def _signed(self, request: CertificateRequest, issuing: IssuingChain) -> tuple[x509.Certificate, Sct]:
         issuer = issuing.chain[0]
         try:
             poisoned = precertificate(request, issuer, issuing.key)
@@ -123,7 +123,7 @@ class Authority:
         self._check_sct(certificate, sct, issuing)
         return certificate, sct
 
-    def _check_sct(self, certificate: x509.Certificate, sct: Sct, issuing: Issuing) -> None:
+    def _check_sct(self, certificate: x509.Certificate, sct: Sct, issuing: IssuingChain) -> None:
         """Raise `CaRefused` unless the SCT verifies: clients refuse other certificates, and the log is untrusted."""
         try:
             verify_sct(

@@ -17,21 +17,23 @@ _BACKDATED: Final = timedelta(minutes=5)  # Verifiers on this machine may run in
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCertificate:
     """A certificate and its private key."""
 
     certificate: x509.Certificate
     key: SigningKey
 
 
-def make_root(organization: str, common_name: str, key: SigningKey, now: datetime) -> Issued:
+def make_root(organization: str, common_name: str, key: SigningKey, now: datetime) -> IssuedCertificate:
     """Self-signed root of ten years, no EKU."""
     name = _name(organization, common_name)
     builder = _authority(name, name, key, now, now + ROOT_LIFETIME, path_length=None)
-    return Issued(builder.sign(key, hash_for(key)), key)
+    return IssuedCertificate(builder.sign(key, hash_for(key)), key)
 
 
-def make_intermediate(root: Issued, organization: str, common_name: str, key: SigningKey, now: datetime) -> Issued:
+def make_intermediate(
+    root: IssuedCertificate, organization: str, common_name: str, key: SigningKey, now: datetime
+) -> IssuedCertificate:
     """Issuer of the leaves: for code signing only, path length 0."""
     until = min(now + INTERMEDIATE_LIFETIME, root.certificate.not_valid_after_utc)
     builder = (
@@ -39,10 +41,12 @@ def make_intermediate(root: Issued, organization: str, common_name: str, key: Si
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
         .add_extension(_authority_key(root), critical=False)
     )
-    return Issued(builder.sign(root.key, hash_for(root.key)), key)
+    return IssuedCertificate(builder.sign(root.key, hash_for(root.key)), key)
 
 
-def make_timestamp_leaf(root: Issued, organization: str, common_name: str, key: SigningKey, now: datetime) -> Issued:
+def make_timestamp_leaf(
+    root: IssuedCertificate, organization: str, common_name: str, key: SigningKey, now: datetime
+) -> IssuedCertificate:
     """TSA certificate: RFC 3161 2.3 wants the EKU timeStamping critical and alone; sigstore-python checks both."""
     until = min(now + INTERMEDIATE_LIFETIME, root.certificate.not_valid_after_utc)
     builder = (
@@ -51,7 +55,7 @@ def make_timestamp_leaf(root: Issued, organization: str, common_name: str, key: 
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), critical=True)
         .add_extension(_authority_key(root), critical=False)
     )
-    return Issued(builder.sign(root.key, hash_for(root.key)), key)
+    return IssuedCertificate(builder.sign(root.key, hash_for(root.key)), key)
 
 
 def check_chain(chain: tuple[x509.Certificate, ...], key: SigningKey, usage: x509.ObjectIdentifier, where: str) -> None:
@@ -108,7 +112,7 @@ def _base(
     )
 
 
-def _authority_key(parent: Issued) -> x509.AuthorityKeyIdentifier:
+def _authority_key(parent: IssuedCertificate) -> x509.AuthorityKeyIdentifier:
     identifier = parent.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ca_lite.authority import Authority, Issuing
+from ca_lite.authority import Authority, IssuingChain
 from ca_lite.chains import check_chain
 from ca_lite.ct_client import CtClient
 from ca_lite.errors import ConfigError
@@ -81,7 +81,7 @@ class CaService:
         self.own_keys.current()
         self.issuers: Reloaded[Issuers] = Reloaded((layout.issuers,), self._load_issuers)
         issuing_files = (layout.log_trust, layout.chains / "ca.pem", layout.private / "ca.pem")
-        self.issuing: Reloaded[Issuing] = Reloaded(issuing_files, self._load_issuing)
+        self.issuing: Reloaded[IssuingChain] = Reloaded(issuing_files, self._load_issuing)
         self.timestamping = self._load_timestamping()
         self.users: Reloaded[Users] = Reloaded((layout.users,), lambda: read_users(layout.users))
         self.login: Login = self._load_login()
@@ -133,14 +133,14 @@ class CaService:
             _log.warning("issuer-warning: %s", warning)
         return issuers
 
-    def _load_issuing(self) -> Issuing:
+    def _load_issuing(self) -> IssuingChain:
         path = self.layout.chains / "ca.pem"
         chain = read_chain(path)
         key = read_private_key(self.layout.private / "ca.pem", self._passphrase)
         check_chain(chain, key, ExtendedKeyUsageOID.CODE_SIGNING, str(path))
         self.metrics.show_expiry("ca", chain[0].not_valid_after_utc)
         ct = CtClient.connect(load_log_trust(self.layout).ct_log(), self.settings.ct_timeout_seconds)
-        return Issuing(chain, key, ct)
+        return IssuingChain(chain, key, ct)
 
     def _load_timestamping(self) -> TimestampAuthority:
         path = self.layout.chains / "tsa.pem"

@@ -12,7 +12,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from ca_lite.chains import Issued, make_intermediate, make_root, make_timestamp_leaf
+from ca_lite.chains import IssuedCertificate, make_intermediate, make_root, make_timestamp_leaf
 from ca_lite.errors import ConfigError
 from ca_lite.journal import Journal
 from ca_lite.keys import (
@@ -156,7 +156,7 @@ def _make_chains(
     issuer = make_intermediate(root, organization, f"{organization} intermediate", generate(kind), now)
     tsa_root = make_root(organization, f"{organization} timestamp root", generate("p384"), now)
     tsa = make_timestamp_leaf(tsa_root, organization, f"{organization} timestamps", generate("p256"), now)
-    named: dict[str, Issued] = {"ca-root": root, "ca": issuer, "tsa-root": tsa_root, "tsa": tsa}
+    named: dict[str, IssuedCertificate] = {"ca-root": root, "ca": issuer, "tsa-root": tsa_root, "tsa": tsa}
     for name, issued in named.items():
         write_private_key(layout.private / f"{name}.pem", issued.key, passphrase)
     replace_file(layout.chains / "ca.pem", chain_pem((issuer.certificate, root.certificate)).encode())

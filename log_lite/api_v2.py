@@ -13,7 +13,7 @@ from log_lite.ledger import TreeClosed
 from log_lite.proposals.proposal import NotJson, Rejected, parse_object
 from log_lite.proposals.rekor_v2 import UnknownField, propose
 from log_lite.sequencer import NotStored, Pushback
-from log_lite.service import Accepted, LogLiteService
+from log_lite.service import AcceptedSubmission, LogLiteService
 from log_lite.shard import V2_PATH, Shard
 from log_lite.store import Entry
 from log_lite.tree import OutsideTree
@@ -159,7 +159,7 @@ def _created(service: LogLiteService, shard: Shard, body: bytes, *, accept_dsse:
     return JSONResponse(_entry(service, accepted), 201)
 
 
-def _entry(service: LogLiteService, accepted: Accepted) -> dict[str, Any]:
+def _entry(service: LogLiteService, accepted: AcceptedSubmission) -> dict[str, Any]:
     """Return a TransparencyLogEntry in protobuf's JSON: int64 as strings, bytes as base64, defaults spelled out."""
     shard, view, entry = accepted.shard, accepted.view, accepted.entry
     kind = parse_object(entry.body)

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from log_lite.ledger import CT, PendingEntry, Sealed
+from log_lite.ledger import CT, PendingEntry, SealedLeaf
 from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.der import MalformedDer, tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
@@ -48,9 +48,9 @@ class Submission:
         issuers = tuple((sha256(der).digest(), der) for der in self.chain)
         return PendingEntry(CT, identity, self._seal, issuers=issuers)
 
-    def _seal(self, index: int, now_ms: int) -> Sealed:
+    def _seal(self, index: int, now_ms: int) -> SealedLeaf:
         body = b"\x00\x00" + leaf_timestamped_entry(self.leaf(index, now_ms))
-        return Sealed(body, self.extra_data())
+        return SealedLeaf(body, self.extra_data())
 
     def extra_data(self) -> bytes:
         """RFC 6962 4.6 extra_data: the chain, with the precertificate in front for precert entries."""

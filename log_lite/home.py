@@ -20,21 +20,21 @@ V1_KEY: Final = "rekor-v1.pem"
 CT_KEY: Final = "ct.pem"
 
 
-class Misused(Exception):
+class NotApplicable(Exception):
     """The request does not apply to this log; the message names a request that does."""
 
 
 def check_url(url: str) -> str:
-    """Return a base URL without its trailing slash. Raises `Misused`."""
+    """Return a base URL without its trailing slash. Raises `NotApplicable`."""
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError as error:
-        raise Misused(f"{url!r}: {error}") from error
+        raise NotApplicable(f"{url!r}: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise Misused(f"{url!r} is not a base URL such as http://localhost:3000")
+        raise NotApplicable(f"{url!r} is not a base URL such as http://localhost:3000")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise Misused(f"{url!r}: a base URL has a host and a port only, because a log's origin is its host")
+        raise NotApplicable(f"{url!r}: a base URL has a host and a port only, because a log's origin is its host")
     return url.rstrip("/")
 
 
@@ -44,7 +44,7 @@ def host_of(url: str) -> str:
 
 
 def initialise(folder: Path, url: str, now_ms: int) -> None:
-    """Make keys, database and the three trees. Raises `Misused`, `WrongFolder`, `StoreUnusable`."""
+    """Make keys, database and the three trees. Raises `NotApplicable`, `WrongFolder`, `StoreUnusable`."""
     url = check_url(url)
     host = host_of(url)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def opened(folder: Path, now_ms: int) -> Iterator[Ledger]:
 
 
 def rotate_v1(ledger: Ledger, now_ms: int) -> TreeRow:
-    """End the active Rekor v1 tree and start a new one; virtual indexes go on counting. Raises `Misused`."""
+    """End the active Rekor v1 tree and start a new one; virtual indexes go on counting. Raises `NotApplicable`."""
     old = ledger.active(V1).row
     host, tree_id = old.origin.partition(" - ")[0], _new_tree_id()
     row = TreeRow(
@@ -95,7 +95,7 @@ def rotate_v1(ledger: Ledger, now_ms: int) -> TreeRow:
 
 
 def rotate_v2(ledger: Ledger, now_ms: int, url: str | None = None) -> TreeRow:
-    """Freeze the newest Rekor v2 shard and start one under another host name. Raises `Misused`.
+    """Freeze the newest Rekor v2 shard and start one under another host name. Raises `NotApplicable`.
 
     A shard's origin is its host without a port, so two shards need two host names. On one machine those are further
     loopback addresses (127.0.0.2, …); elsewhere the operator names the new shard's URL.
@@ -104,7 +104,7 @@ def rotate_v2(ledger: Ledger, now_ms: int, url: str | None = None) -> TreeRow:
     url = check_url(url) if url else _next_loopback(ledger, old)
     host = host_of(url)
     if any(shard.row.origin == host for shard in ledger.of_log(V2)):
-        raise Misused(f"there is a shard with origin {host!r} already: a new shard needs a host name of its own")
+        raise NotApplicable(f"there is a shard with origin {host!r} already: a new shard needs a host name of its own")
     position = old.position + 1
     key_file = _v2_key_file(position)
     write_key(new_ed25519_key(), ledger.folder / KEYS / key_file)
@@ -114,10 +114,10 @@ def rotate_v2(ledger: Ledger, now_ms: int, url: str | None = None) -> TreeRow:
 
 
 def freeze(ledger: Ledger, log: str, now_ms: int) -> TreeRow:
-    """Make a log's newest tree read-only permanently. Raises `Misused`."""
+    """Make a log's newest tree read-only permanently. Raises `NotApplicable`."""
     row = ledger.active(log).row
     if row.state != "active":
-        raise Misused(f"{row.origin} is {row.state} already")
+        raise NotApplicable(f"{row.origin} is {row.state} already")
     with ledger.store.write() as connection:
         _end(connection, row, "frozen", now_ms)
     ledger.sync(now_ms)
@@ -165,7 +165,7 @@ def _genesis(folder: Path, row: TreeRow, now_ms: int) -> PendingEntry:
 def _next_loopback(ledger: Ledger, old: TreeRow) -> str:
     parts = urlsplit(old.url)
     if not is_loopback_host(parts.hostname):
-        raise Misused(f"a new shard needs a host name of its own: pass --url (the old one is {old.url})")
+        raise NotApplicable(f"a new shard needs a host name of its own: pass --url (the old one is {old.url})")
     taken = {shard.row.origin for shard in ledger.of_log(V2)}
     host = next(name for n in range(2, 255) if (name := f"127.0.0.{n}") not in taken)
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")

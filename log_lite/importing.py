@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from log_lite.home import Misused
-from log_lite.ledger import V2, Ledger, PendingEntry, Receipt, Sealed
+from log_lite.home import NotApplicable
+from log_lite.ledger import V2, Ledger, PendingEntry, Receipt, SealedLeaf
 from log_lite.proposals.rekor_v2 import MAX_BODY
 from tlog.merkle import leaf_hash
 
@@ -22,21 +22,21 @@ def import_bodies(
 ) -> tuple[int, int]:
     """Add every body in `file`; returns the number added, and the number that the log already held.
 
-    Raises `Misused`.
+    Raises `NotApplicable`.
     """
     added = skipped = 0
     bodies = _bodies(file, log, advance)
     while batch := list(islice(bodies, _BATCH)):
         results = ledger.commit([_draft(log, body) for body in batch], now_ms())
         if not all(isinstance(result, Receipt) for result in results):
-            raise Misused(f"{ledger.active(log).row.origin} is frozen and takes no entries")
+            raise NotApplicable(f"{ledger.active(log).row.origin} is frozen and takes no entries")
         new = sum(1 for result in results if isinstance(result, Receipt) and not result.duplicate)
         added, skipped = added + new, skipped + len(results) - new
     return added, skipped
 
 
 def _draft(log: str, body: bytes) -> PendingEntry:
-    return PendingEntry(log, leaf_hash(body), lambda _index, _now: Sealed(body))
+    return PendingEntry(log, leaf_hash(body), lambda _index, _now: SealedLeaf(body))
 
 
 def _bodies(file: Path, log: str, advance: Callable[[int], None]) -> Iterator[bytes]:
@@ -47,7 +47,7 @@ def _bodies(file: Path, log: str, advance: Callable[[int], None]) -> Iterator[by
                 if line.strip():
                     yield _checked(_body(line, f"{file}:{number}"), log, f"{file}:{number}")
     except OSError as error:
-        raise Misused(f"cannot read {file}: {error.strerror}") from error
+        raise NotApplicable(f"cannot read {file}: {error.strerror}") from error
 
 
 def _body(line: bytes, where: str) -> bytes:
@@ -58,10 +58,10 @@ def _body(line: bytes, where: str) -> bytes:
             value = value.get("canonicalizedBody") or value.get("body") or value.get("leaf_input")
         return base64.b64decode(value, validate=True)
     except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        raise Misused(f"{where}: neither a base64 string nor an object with a base64 body: {error}") from error
+        raise NotApplicable(f"{where}: neither a base64 string nor an object with a base64 body: {error}") from error
 
 
 def _checked(body: bytes, log: str, where: str) -> bytes:
     if log == V2 and len(body) > MAX_BODY:
-        raise Misused(f"{where}: {len(body)} bytes do not fit into an entry bundle (at most {MAX_BODY})")
+        raise NotApplicable(f"{where}: {len(body)} bytes do not fit into an entry bundle (at most {MAX_BODY})")
     return body

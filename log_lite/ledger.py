@@ -32,7 +32,7 @@ class LogDamaged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedLeaf:
     """A leaf's bytes and the values stored beside it, made when its index and time (ms) are known."""
 
     body: bytes
@@ -48,7 +48,7 @@ class PendingEntry:
 
     tree: str
     dedupe: bytes
-    seal: Callable[[int, int], Sealed]
+    seal: Callable[[int, int], SealedLeaf]
     search_keys: tuple[str, ...] = ()
     issuers: tuple[tuple[bytes, bytes], ...] = ()
 

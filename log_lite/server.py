@@ -21,7 +21,7 @@ from log_lite.api_v2 import OwnAddress
 from log_lite.app import application
 from log_lite.faults.switch import ActiveFaults, in_force
 from log_lite.faults.transport import HttpFault, Misbehave
-from log_lite.home import Misused
+from log_lite.home import NotApplicable
 from log_lite.ledger import DATABASE, Ledger
 from log_lite.sequencer import Sequencer, wall_clock_ms
 from log_lite.service import LogLiteService
@@ -44,13 +44,13 @@ class AlreadyServing(Exception):
 
 
 def read_anchors(path: Path | None) -> tuple[x509.Certificate, ...]:
-    """Read the certificates a CT log accepts chains to, from a PEM file. Raises `Misused`."""
+    """Read the certificates a CT log accepts chains to, from a PEM file. Raises `NotApplicable`."""
     if path is None:
         return ()
     try:
         return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
     except (OSError, ValueError) as error:
-        raise Misused(f"cannot read the CT log's accepted roots from {path}: {error}") from error
+        raise NotApplicable(f"cannot read the CT log's accepted roots from {path}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -72,16 +72,18 @@ def sole_server(folder: Path) -> Iterator[None]:
 
 
 def addresses(url: str, listen: str | None) -> list[tuple[str, int]]:
-    """Addresses to listen on: the URL's port on loopback, or the address `listen` (`host:port`). Raises `Misused`."""
+    """Addresses to listen on: the URL's port on loopback, or `listen` (`host:port`). Raises `NotApplicable`."""
     if listen is not None:
         host, separator, port = listen.rpartition(":")
         if not separator or not port.isdecimal() or not host:
-            raise Misused(f"--listen {listen!r} is not host:port")
+            raise NotApplicable(f"--listen {listen!r} is not host:port")
         return [(host.strip("[]"), int(port))]
     parts = urlsplit(url)
     port_number, host = parts.port or _HTTP_PORT, parts.hostname or ""
     if not is_loopback_host(host):
-        raise Misused(f"{url} is not on loopback: say where to listen with --listen, such as --listen 0.0.0.0:3000")
+        raise NotApplicable(
+            f"{url} is not on loopback: say where to listen with --listen, such as --listen 0.0.0.0:3000"
+        )
     # A host name resolves to IPv4 and IPv6, and clients differ in which of the two they try first.
     own = () if host in ("localhost", "127.0.0.1", "::1", *_SPARE_HOSTS) else (host,)
     return [(name, port_number) for name in (*own, "127.0.0.1", "::1", *_SPARE_HOSTS)]

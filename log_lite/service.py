@@ -20,7 +20,7 @@ _KEPT_BYTES: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedSubmission:
     """A submission's place, and the view for its submitter. `duplicate`: the tree already held the entry."""
 
     shard: Shard
@@ -99,17 +99,17 @@ class LogLiteService:
         known, own = (lens.sign(signer, head, now_ms) for signer in (shard.signer, named))
         return known + own.removeprefix(head.to_bytes() + b"\n")
 
-    def submit(self, shard: Shard, draft: PendingEntry) -> Accepted | TreeClosed:
+    def submit(self, shard: Shard, draft: PendingEntry) -> AcceptedSubmission | TreeClosed:
         """Add a draft through the sequencer. Raises `Pushback`, `NotStored`."""
         promised = self.lens(shard).promise(shard.view(), draft, self.clock())
         if promised is not None:
-            return Accepted(shard, *promised)
+            return AcceptedSubmission(shard, *promised)
         receipt = self.sequencer.submit(draft)
         if isinstance(receipt, TreeClosed):
             return receipt
         # A rotation may have come before the draft: the receipt says which tree took the entry.
         shard = self.ledger.shards[receipt.tree]
-        return Accepted(shard, self.view_with(shard, receipt.entry.index), receipt.entry, receipt.duplicate)
+        return AcceptedSubmission(shard, self.view_with(shard, receipt.entry.index), receipt.entry, receipt.duplicate)
 
     def v2_shard(self, host: str) -> Shard:
         """Return the Rekor v2 shard with this host name; the first shard for any other name."""

@@ -33,8 +33,8 @@ from settings.models import (
     FLAG,
     NUMBER,
     TEXT,
-    Many,
     Section,
+    SectionList,
     Shape,
     Written,
     choice,
@@ -417,7 +417,9 @@ class Config:
     database: Annotated[str, Written(_read_database, TEXT)]
     trust: Annotated[TrustConfig, Section("trust", _check_trust)]
     rules: Annotated[Path, FILE]
-    logs: Annotated[tuple[Annotated[LogConfig, Section("a log", _check_log)], ...] | None, Many(_check_logs)] = None
+    logs: Annotated[tuple[Annotated[LogConfig, Section("a log", _check_log)], ...] | None, SectionList(_check_logs)] = (
+        None
+    )
     channels: Annotated[Mapping[str, ChannelSettings], Written(_read_channels, channels_shape)] = field(
         default_factory=dict
     )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rules.expectations.kinds import BY_KEY, read_expect
 from rules.lint import HintId, lint
-from rules.matching.keys import Key, Literal, ValuePrefix, Whole
+from rules.matching.keys import Key, Literal, ValuePrefix, WholeValue
 from rules.matching.matcher import PREFIX
 from rules.matching.required_keys import RequiredKeys, required_keys_of
 from rules.pattern import compile_regex
@@ -135,7 +135,7 @@ def required_keys_of_document(document: str) -> RequiredKeys:
     return required
 
 
-_FORMS: Final[AnyMapping[type, str]] = {Whole: "w", ValuePrefix: "h", Literal: "l"}
+_FORMS: Final[AnyMapping[type, str]] = {WholeValue: "w", ValuePrefix: "h", Literal: "l"}
 
 
 def _text(key: Key) -> str:

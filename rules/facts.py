@@ -91,7 +91,7 @@ class PastFacts(Protocol):
         """When the log was last read to its end without holding this entry; `None` when not known."""
 
 
-class Leave(Protocol):
+class AuthorisationFacts(Protocol):
     """Facts about signings that people authorised."""
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
@@ -101,7 +101,7 @@ class Leave(Protocol):
         """Patterns acknowledged for this rule that were not revoked, oldest first."""
 
 
-class Known(Protocol):
+class KnownFacts(Protocol):
     """Facts from other sources than the log being read, without a request to a network."""
 
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
@@ -122,8 +122,8 @@ class Facts:
     """All facts for a judgement. An unknown fact is `None`, and an expectation that needs it is unmet."""
 
     past: PastFacts
-    leave: Leave
-    known: Known
+    leave: AuthorisationFacts
+    known: KnownFacts
 
 
 MAX_DIGESTS: Final = 1_000_000

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from rules.acknowledged import SignerPattern
 from rules.expectations.claims import without_ref
-from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, PastFacts
+from rules.facts import Authorisation, AuthorisationFacts, DigestSource, Facts, KnownFacts, PastFacts
 from rules.judge import judge
 from rules.pattern import build_issuers, source_repository
 from rules.rule import Rule, Verdict
@@ -92,7 +92,7 @@ class NoPast(PastFacts):
         return None
 
 
-class NoLeave(Leave):
+class NoLeave(AuthorisationFacts):
     """Nothing was allowed."""
 
     @override
@@ -104,7 +104,7 @@ class NoLeave(Leave):
         return ()
 
 
-class NothingKnown(Known):
+class NothingKnown(KnownFacts):
     """No list and no other log is known."""
 
     @override

@@ -127,7 +127,7 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Many:
+class SectionList:
     """A list of sections; a single section counts as a list of one. `check` gets the list and its node."""
 
     check: Callable[[Any, Node], None]
@@ -162,7 +162,7 @@ def keys_of(model: type) -> Iterator[SettingsKey]:
         marks = [
             mark
             for mark in getattr(hints[field.name], "__metadata__", ())
-            if isinstance(mark, Written | Section | Many)
+            if isinstance(mark, Written | Section | SectionList)
         ]
         for mark in marks:
             is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

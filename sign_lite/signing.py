@@ -24,7 +24,7 @@ from sigstore_entries.bundle_file import NotHeld, read_bundle_file
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class SignedBundle:
     """A bundle as JSON, and its summary (`sign_lite.summary`)."""
 
     json: str
@@ -34,10 +34,10 @@ class Made:
 class BundleSigner(Protocol):
     """Signs as one signer. Both methods raise `ServiceRefused` or `ServiceUnreachable`."""
 
-    def file(self, artifact: Artifact) -> Made:
+    def file(self, artifact: Artifact) -> SignedBundle:
         """Sign a file, given by its digests."""
 
-    def statement(self, statement: Statement) -> Made:
+    def statement(self, statement: Statement) -> SignedBundle:
         """Sign an in-toto statement."""
 
 
@@ -60,15 +60,15 @@ class _Certified(BundleSigner):
         self._opened = opened
 
     @override
-    def file(self, artifact: Artifact) -> Made:
+    def file(self, artifact: Artifact) -> SignedBundle:
         return self._made(self._opened.sign_artifact(artifact.hashed))
 
     @override
-    def statement(self, statement: Statement) -> Made:
+    def statement(self, statement: Statement) -> SignedBundle:
         return self._made(self._opened.sign_dsse(statement))
 
-    def _made(self, bundle: Bundle) -> Made:
-        return Made(bundle.to_json(), describe(bundle))
+    def _made(self, bundle: Bundle) -> SignedBundle:
+        return SignedBundle(bundle.to_json(), describe(bundle))
 
 
 class _Keyed(BundleSigner):
@@ -76,19 +76,19 @@ class _Keyed(BundleSigner):
         self._opened, self._key = opened, key
 
     @override
-    def file(self, artifact: Artifact) -> Made:
+    def file(self, artifact: Artifact) -> SignedBundle:
         return self._made(self._opened.file(artifact))
 
     @override
-    def statement(self, statement: Statement) -> Made:
+    def statement(self, statement: Statement) -> SignedBundle:
         return self._made(self._opened.statement(statement._contents))  # noqa: SLF001  no public access
 
-    def _made(self, document: dict[str, Any]) -> Made:
+    def _made(self, document: dict[str, Any]) -> SignedBundle:
         text = json.dumps(document)
         (held,) = read_bundle_file(text.encode())
         if isinstance(held, NotHeld):
             raise ServiceRefused(f"the log's answer makes no bundle: {held.why}")
-        return Made(text, describe_keyed(held, self._key.public))
+        return SignedBundle(text, describe_keyed(held, self._key.public))
 
 
 def build_statement(subjects: Sequence[tuple[Path, Artifact]], predicate_type: str, predicate: Any) -> Statement:

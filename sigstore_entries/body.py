@@ -157,7 +157,7 @@ def shown(value: str) -> str:
 _HEX_SIZES: Final = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 
 
-class Decoded(NamedTuple):
+class DecodedBody(NamedTuple):
     """Signers, digests and times in the body itself."""
 
     signers: tuple[Signer, ...]

@@ -25,7 +25,7 @@ import msgspec
 from pybase64 import b64decode
 
 from sigstore_entries import der, packages
-from sigstore_entries.body import MAX_BODY, BodyObject, Decoded, MalformedBody, failed, hex_digest, read_json, shown
+from sigstore_entries.body import MAX_BODY, BodyObject, DecodedBody, MalformedBody, failed, hex_digest, read_json, shown
 from sigstore_entries.certificate import (
     MAX_CERTIFICATE,
     MalformedVerifier,
@@ -295,47 +295,47 @@ _V2_ALGORITHMS: Final = {
 }
 
 
-def hashedrekord_v1(spec: BodyObject) -> Decoded:
+def hashedrekord_v1(spec: BodyObject) -> DecodedBody:
     """Decode hashedrekord 0.0.1: one digest, one PEM verifier."""
     text = spec.object("signature", "publicKey").bytes("content")
     signer = signer_from_pem(text, "signature.publicKey.content")
-    return Decoded((signer,), (hex_digest(spec.object("data", "hash")),))
+    return DecodedBody((signer,), (hex_digest(spec.object("data", "hash")),))
 
 
-def hashedrekord_v2(spec: BodyObject) -> Decoded:
+def hashedrekord_v2(spec: BodyObject) -> DecodedBody:
     """Decode hashedrekord 0.0.2 (Rekor v2). Newer clients log a DSSE envelope this way, over SHA-256 of its PAE."""
     inner = _only_one(spec, HASHEDREKORD_V2_NAMES)
     signer = _signer_v2(inner.object("signature"), "verifier")
-    return Decoded((signer,), (_digest_v2(inner.object("data"), "artifact"),))
+    return DecodedBody((signer,), (_digest_v2(inner.object("data"), "artifact"),))
 
 
-def dsse_v1(spec: BodyObject) -> Decoded:
+def dsse_v1(spec: BodyObject) -> DecodedBody:
     """Decode dsse 0.0.1: payload and envelope digests, any number of PEM verifiers."""
     readers = [partial(_signer_of, each, "verifier") for each in spec.list("signatures")]
     digests = (hex_digest(spec.object("payloadHash"), "payload"), hex_digest(spec.object("envelopeHash"), "envelope"))
-    return Decoded(all_signers(readers), digests)
+    return DecodedBody(all_signers(readers), digests)
 
 
-def dsse_v2(spec: BodyObject) -> Decoded:
+def dsse_v2(spec: BodyObject) -> DecodedBody:
     """Decode dsse 0.0.2 (Rekor v2 up to 2.2)."""
     inner = _only_one(spec, _DSSE_V2_NAMES)
     readers = [partial(_signer_v2, each, "verifier") for each in inner.list("signatures")]
-    return Decoded(all_signers(readers), (_digest_v2(inner.object("payloadHash"), "payload"),))
+    return DecodedBody(all_signers(readers), (_digest_v2(inner.object("payloadHash"), "payload"),))
 
 
-def intoto_v1(spec: BodyObject) -> Decoded:
+def intoto_v1(spec: BodyObject) -> DecodedBody:
     """Decode intoto 0.0.1: one PEM key; entries of the first year have no payload digest."""
-    return Decoded((_signer_of(spec, "publicKey"),), _envelope_digests(spec.object("content")))
+    return DecodedBody((_signer_of(spec, "publicKey"),), _envelope_digests(spec.object("content")))
 
 
-def intoto_v2(spec: BodyObject) -> Decoded:
+def intoto_v2(spec: BodyObject) -> DecodedBody:
     """Decode intoto 0.0.2: the envelope's signatures, each with its PEM key."""
     content = spec.object("content")
     readers = [partial(_signer_of, each, "publicKey") for each in content.object("envelope").list("signatures")]
-    return Decoded(all_signers(readers), _envelope_digests(content))
+    return DecodedBody(all_signers(readers), _envelope_digests(content))
 
 
-def cose_v1(spec: BodyObject) -> Decoded:
+def cose_v1(spec: BodyObject) -> DecodedBody:
     """Decode cose 0.0.1: digests of payload and envelope, one PEM key."""
     data = spec.object("data")
     digests = [
@@ -343,7 +343,7 @@ def cose_v1(spec: BodyObject) -> Decoded:
         for name, of in (("payloadHash", "payload"), ("envelopeHash", "envelope"))
         if name in data
     ]
-    return Decoded((_signer_of(spec, "publicKey"),), tuple(digests))
+    return DecodedBody((_signer_of(spec, "publicKey"),), tuple(digests))
 
 
 def _signer_of(fields: BodyObject, name: str) -> Signer:
@@ -387,7 +387,7 @@ def _digest_v2(data: BodyObject, of: str) -> Digest:
 
 
 # Of logs of both API versions: (kind, apiVersion). hashedrekord and dsse 0.0.2 are Rekor v2's.
-KINDS: Final[Mapping[tuple[str, str], Callable[[BodyObject], Decoded]]] = MappingProxyType(
+KINDS: Final[Mapping[tuple[str, str], Callable[[BodyObject], DecodedBody]]] = MappingProxyType(
     {
         ("hashedrekord", "0.0.1"): hashedrekord_v1,
         ("hashedrekord", "0.0.2"): hashedrekord_v2,

@@ -5,7 +5,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-from sigstore_entries.body import BodyObject, Decoded, MalformedBody, hex_digest, shown
+from sigstore_entries.body import BodyObject, DecodedBody, MalformedBody, hex_digest, shown
 from sigstore_entries.keys import signer_from_minisign, signer_from_pem, signer_from_pgp, signer_from_ssh
 from sigstore_entries.signing import Signer
 
@@ -19,7 +19,7 @@ _FORMATS: Final[Mapping[str, Callable[[bytes], Signer]]] = MappingProxyType(
 )
 
 
-def rekord_v1(spec: BodyObject) -> Decoded:
+def rekord_v1(spec: BodyObject) -> DecodedBody:
     """Decode rekord 0.0.1: a digest and a key in one of four formats."""
     signature = spec.object("signature")
     form = signature.text("format")
@@ -28,34 +28,34 @@ def rekord_v1(spec: BodyObject) -> Decoded:
         raise MalformedBody(f"rekord has no key format {shown(form)}", "unsupported-kind")
     key = signature.object("publicKey").bytes("content")
     signer = signer_from_pgp(key, _signature(spec, "signature")) if form == "pgp" else read(key)
-    return Decoded((signer,), (hex_digest(spec.object("data", "hash")),))
+    return DecodedBody((signer,), (hex_digest(spec.object("data", "hash")),))
 
 
-def jar_v1(spec: BodyObject) -> Decoded:
+def jar_v1(spec: BodyObject) -> DecodedBody:
     """Decode jar 0.0.1."""
     text = spec.object("signature", "publicKey").bytes("content")
-    return Decoded(
+    return DecodedBody(
         (signer_from_pem(text, "signature.publicKey.content"),), (hex_digest(spec.object("archive", "hash")),)
     )
 
 
-def rpm_v1(spec: BodyObject) -> Decoded:
+def rpm_v1(spec: BodyObject) -> DecodedBody:
     """Decode rpm 0.0.1. The signature is in the package, not in the entry."""
     signer = signer_from_pgp(spec.object("publicKey").bytes("content"))
-    return Decoded((signer,), (hex_digest(spec.object("package", "hash")),))
+    return DecodedBody((signer,), (hex_digest(spec.object("package", "hash")),))
 
 
-def alpine_v1(spec: BodyObject) -> Decoded:
+def alpine_v1(spec: BodyObject) -> DecodedBody:
     """Decode alpine 0.0.1."""
     signer = signer_from_pem(spec.object("publicKey").bytes("content"), "publicKey.content")
-    return Decoded((signer,), (hex_digest(spec.object("package", "hash")),))
+    return DecodedBody((signer,), (hex_digest(spec.object("package", "hash")),))
 
 
-def helm_v1(spec: BodyObject) -> Decoded:
+def helm_v1(spec: BodyObject) -> DecodedBody:
     """Decode helm 0.0.1."""
     signature = _signature(spec, "chart", "provenance", "signature")
     signer = signer_from_pgp(spec.object("publicKey").bytes("content"), signature)
-    return Decoded((signer,), (hex_digest(spec.object("chart", "hash")),))
+    return DecodedBody((signer,), (hex_digest(spec.object("chart", "hash")),))
 
 
 def _signature(spec: BodyObject, *path: str) -> bytes | None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from sigstore_entries import der
-from sigstore_entries.body import BodyObject, Decoded, MalformedBody
+from sigstore_entries.body import BodyObject, DecodedBody, MalformedBody
 from sigstore_entries.certificate import MalformedVerifier, signer_from_certificate
 from sigstore_entries.keys import all_signers
 from sigstore_entries.signing import Digest, KnownTime, Signer
@@ -59,7 +59,7 @@ class SignedContent(NamedTuple):
     signature: bytes
 
 
-def rfc3161_v1(spec: BodyObject) -> Decoded:
+def rfc3161_v1(spec: BodyObject) -> DecodedBody:
     """Decode rfc3161 0.0.1: the imprint, the time, and the authority's certificates if the response has them.
 
     The order of the sets in it does not matter: OpenSSL and Rekor read sets that are not in DER's order. A response
@@ -76,10 +76,10 @@ def rfc3161_v1(spec: BodyObject) -> Decoded:
     digests = (Digest(algorithm, response.imprint.hex()),)
     times = (KnownTime("timestamp-response", response.at),)
     if not response.certificates:
-        return Decoded((), digests, times)
+        return DecodedBody((), digests, times)
     # CMS holds the certificates as a set, perhaps with a chain; the SignerInfo names the one that signed.
     ordered = sorted(response.certificates, key=lambda each: each.encoded)
-    return Decoded(all_signers(partial(_signer, each) for each in ordered), digests, times)
+    return DecodedBody(all_signers(partial(_signer, each) for each in ordered), digests, times)
 
 
 def _signer(certificate: der.Value) -> Signer:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from sigstore_entries.body import BodyObject, Decoded, MalformedBody, MalformedText, blocks, read_json, shown
+from sigstore_entries.body import BodyObject, DecodedBody, MalformedBody, MalformedText, blocks, read_json, shown
 from sigstore_entries.certificate import MalformedVerifier
 from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.keys import MalformedKey, all_signers, ed25519_spki, pkcs1_spki, signer_from_key, signer_from_pem
@@ -18,7 +18,7 @@ _HEX_P256: Final = 130
 _P256_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # RFC 5480 2
 
 
-def tuf_v1(spec: BodyObject) -> Decoded:
+def tuf_v1(spec: BodyObject) -> DecodedBody:
     """Decode tuf 0.0.1: signers are all keys of the root, as Rekor's `Identities` has it.
 
     `signed_metadata` gives the keys that signed the metadata.
@@ -29,7 +29,7 @@ def tuf_v1(spec: BodyObject) -> Decoded:
     if not names:
         raise MalformedBody("a TUF root without keys")
     readers: list[Callable[[], Signer]] = [partial(_key, keys, name) for name in names]
-    return Decoded(all_signers(readers))
+    return DecodedBody(all_signers(readers))
 
 
 def signed_metadata(spec: BodyObject) -> tuple[bytes, dict[str, list[bytes]]]:

@@ -70,7 +70,7 @@ def rotate(
     """
     with exit_codes(), home.opened(folder, wall_clock_ms()) as ledger:
         if log is LogName.CT:
-            raise stop(home.Misused("a CT log is not rotated: start a new one with `log-lite init`"), MISUSED)
+            raise stop(home.NotApplicable("a CT log is not rotated: start a new one with `log-lite init`"), MISUSED)
         now = wall_clock_ms()
         row = home.rotate_v1(ledger, now) if log is LogName.V1 else home.rotate_v2(ledger, now, url)
     with exit_codes():
@@ -109,7 +109,7 @@ def fault(
                 typer.echo(f"{row.name}\t{','.join(row.logs)}\t{row.summary}")
             return
         if on not in PARTS:
-            raise stop(home.Misused(f"--on {on!r} is none of {', '.join(PARTS)}"), MISUSED)
+            raise stop(home.NotApplicable(f"--on {on!r} is none of {', '.join(PARTS)}"), MISUSED)
         with home.opened(folder, wall_clock_ms()) as ledger:
             for name, settings in switch(ledger, mode, log.value if log else None, index, on):
                 detail = f"entry {settings.index}, size {settings.size}, {settings.part}" if settings else "honest"

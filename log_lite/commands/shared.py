@@ -26,7 +26,7 @@ def exit_codes(*unfinished: type[Exception]) -> Iterator[None]:
     """End the command with the code of the error; `unfinished` are errors of one command that end with 3."""
     try:
         yield
-    except (home.Misused, WrongFolder) as error:
+    except (home.NotApplicable, WrongFolder) as error:
         raise stop(error, MISUSED) from error
     except LogDamaged as error:
         raise stop(error, MISBEHAVED) from error

@@ -8,9 +8,9 @@ from typing import Any
 
 from log_lite.chain import Submission
 from log_lite.genesis import statement_ct, statement_v1, statement_v2
-from log_lite.home import CT_KEY, V1_KEY, Misused
+from log_lite.home import CT_KEY, V1_KEY, NotApplicable
 from log_lite.keys import read_key
-from log_lite.ledger import CT, KEYS, V1, Ledger, Sealed
+from log_lite.ledger import CT, KEYS, V1, Ledger, SealedLeaf
 from log_lite.shard import Shard
 from log_lite.store import Entry
 from tlog.merkle import leaf_hash
@@ -49,13 +49,13 @@ class FaultSettings:
 
 
 def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) -> FaultSettings:
-    """Fill in missing settings. Raises `Misused` when the log has no entry to which this mode applies."""
+    """Fill in missing settings. Raises `NotApplicable` when the log has no entry to which this mode applies."""
     shard = _shard(ledger, log, mode)
     size = shard.published
     if mode == "rewind":
         place, shown = 0, index if index is not None else max(1, size // 2)
         if not 0 <= shown < size:
-            raise Misused(f"{shard.row.origin} has size {size}: rewind needs a smaller one, not {shown}")
+            raise NotApplicable(f"{shard.row.origin} has size {size}: rewind needs a smaller one, not {shown}")
     else:
         place, shown = index if index is not None else size - 1, size
         if mode == "duplicate-index" and index is None:
@@ -63,7 +63,9 @@ def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) ->
         if mode == "stale-replica":
             place, shown = 0, max(1, size - 1) if index is None else index
         if not 0 <= place < size:
-            raise Misused(f"{shard.row.origin} has {size} entries: there is no entry {place} that {mode} could take")
+            raise NotApplicable(
+                f"{shard.row.origin} has {size} entries: there is no entry {place} that {mode} could take"
+            )
     forged = _forge(ledger, shard, size if mode == "unfreeze" else place)
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     return FaultSettings(shard.row.name, place, shown, part, forged.body, forged.extra, now_ms)
@@ -74,17 +76,17 @@ def _shard(ledger: Ledger, log: str, mode: str) -> Shard:
     if mode in {"inactive-shard-changed", "shard-vanished"}:
         inactive = [shard for shard in shards if shard.row.state == "inactive"]
         if not inactive:
-            raise Misused("there is no inactive shard: run `log-lite rotate --log v1` first")
+            raise NotApplicable("there is no inactive shard: run `log-lite rotate --log v1` first")
         return inactive[0]
     if mode == "unfreeze":
         frozen = [shard for shard in shards if shard.row.state == "frozen"]
         if not frozen:
-            raise Misused("there is no frozen shard: run `log-lite freeze` or `log-lite rotate --log v2` first")
+            raise NotApplicable("there is no frozen shard: run `log-lite freeze` or `log-lite rotate --log v2` first")
         return frozen[-1]
     return shards[-1]
 
 
-def _forge(ledger: Ledger, shard: Shard, index: int) -> Sealed:
+def _forge(ledger: Ledger, shard: Shard, index: int) -> SealedLeaf:
     """Make a well-formed entry that no client submitted."""
     text = f"forged entry {index} of {shard.row.origin}"
     if shard.row.log == CT:
@@ -93,4 +95,4 @@ def _forge(ledger: Ledger, shard: Shard, index: int) -> Sealed:
         return submission.draft().seal(index, int(now.timestamp() * 1000))
     key = read_key(ledger.folder / KEYS / V1_KEY)
     proposal = statement_v1(key, text) if shard.row.log == V1 else statement_v2(key, text)
-    return Sealed(proposal.body)
+    return SealedLeaf(proposal.body)

@@ -8,7 +8,7 @@ from log_lite.faults import entries, heads, histories, promises
 from log_lite.faults.modes import MODES, NONE
 from log_lite.faults.settings import FaultSettings, choose
 from log_lite.faults.transport import TRANSPORT_MODES, HttpFault
-from log_lite.home import CT_KEY, V1_KEY, Misused
+from log_lite.home import CT_KEY, V1_KEY, NotApplicable
 from log_lite.keys import read_key
 from log_lite.ledger import CT, KEYS, V1, V2, Ledger
 from log_lite.lens import Lens
@@ -69,15 +69,15 @@ def in_force(ledger: Ledger) -> ActiveFaults:
 def switch(
     ledger: Ledger, mode: str, log: str | None, index: int | None, part: str
 ) -> list[tuple[str, FaultSettings | None]]:
-    """Switch `mode` on (`none`: off) for one log, or for every log to which it applies. Raises `Misused`.
+    """Switch `mode` on (`none`: off) for one log, or for every log to which it applies. Raises `NotApplicable`.
 
     Returns each log with the settings chosen for it.
     """
     if mode != NONE and mode not in MODES:
-        raise Misused(f"there is no fault {mode!r}; the faults are: none, {', '.join(MODES)}")
+        raise NotApplicable(f"there is no fault {mode!r}; the faults are: none, {', '.join(MODES)}")
     possible = MODES[mode].logs if mode in MODES else (V1, V2, CT)
     if log is not None and log not in possible:
-        raise Misused(f"{mode} makes no sense for {log}: only for {', '.join(possible)}")
+        raise NotApplicable(f"{mode} makes no sense for {log}: only for {', '.join(possible)}")
     logs = [log] if log else list(possible)
     chosen: list[tuple[str, FaultSettings | None]] = [
         (name, None if mode == NONE else choose(ledger, name, mode, index, part)) for name in logs

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import rfc8785
 
-from log_lite.ledger import PendingEntry, Sealed
+from log_lite.ledger import PendingEntry, SealedLeaf
 from tlog.merkle import leaf_hash
 
 
@@ -36,7 +36,7 @@ class Proposal:
 
     def draft(self, tree: str) -> PendingEntry:
         """Return a draft for a tree; equal bodies are duplicates."""
-        sealed = Sealed(self.body, self.attestation)
+        sealed = SealedLeaf(self.body, self.attestation)
         return PendingEntry(tree, self.leaf, lambda _index, _now: sealed, self.search_keys)
 
 

@@ -33,7 +33,7 @@ _ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class InstallationPaths:
     """Paths of an installation's state. `archive` and `trust` are folders; None where there is none."""
 
     database: Path
@@ -60,7 +60,7 @@ class _Changed(Exception):
     """A file is missing, or has another SHA-256 than its manifest names."""
 
 
-def write_backup(places: Places, target: Path, now: datetime, version: str) -> Summary:
+def write_backup(places: InstallationPaths, target: Path, now: datetime, version: str) -> Summary:
     """Write a backup to a file that does not exist yet. Raises `BadConfig`, `OwnFault`."""
     if target.exists():
         raise BadConfig(f"{target}: there is a file already; a backup overwrites nothing. Name another one.")
@@ -78,7 +78,7 @@ def write_backup(places: Places, target: Path, now: datetime, version: str) -> S
     return Summary(len(listed), sum(each["size"] for each in listed.values()))
 
 
-def _write(places: Places, draft: Path, snapshot: Path, now: datetime, version: str) -> dict[str, Any]:
+def _write(places: InstallationPaths, draft: Path, snapshot: Path, now: datetime, version: str) -> dict[str, Any]:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -187,7 +187,7 @@ def _add_raw(tar: tarfile.TarFile, name: str, raw: bytes, listed: dict[str, Any]
     listed[name] = {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
 
-def restore(source: Path, places: Places) -> Summary:
+def restore(source: Path, places: InstallationPaths) -> Summary:
     """Put the state of a backup in place. Existing state is never overwritten. Raises `BadConfig`, `OwnFault`.
 
     All files are first checked and written beside their places. The database is moved last: an interrupted restore

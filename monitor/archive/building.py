@@ -39,7 +39,7 @@ class RowMaker:
         self._pool: ProcessPoolExecutor | None = None
         self._made: dict[int, pa.RecordBatch] = {}
 
-    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+    def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
         """Reader of one tree's batches."""
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
@@ -87,7 +87,7 @@ class RowReader(Protocol):
 
     matcher: Matcher
 
-    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+    def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
         """Reader of one tree's batches."""
 
     def take(self, start: int) -> pa.RecordBatch:

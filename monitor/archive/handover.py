@@ -56,13 +56,13 @@ class Handover:
         self._fetched: Fetched | None = None
         self._open = True
 
-    def watching(self, examiner: BatchScanner) -> BatchScanner:
-        """The same examiner; the last batch it yields is kept until it is committed or the next batch comes."""
+    def watching(self, batch_scanner: BatchScanner) -> BatchScanner:
+        """The same batch_scanner; the last batch it yields is kept until it is committed or the next batch comes."""
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
-            for fetched, examined in examiner(batches):
+            for fetched, scanned in batch_scanner(batches):
                 self._fetched = fetched
-                yield fetched, examined
+                yield fetched, scanned
 
         return run
 

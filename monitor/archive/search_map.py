@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from alerts.alert import counted
 from monitor.archive.search_index import SEARCHED, KeyKind, text_key, value_key
-from monitor.model.log_source import LogApi, LogIdentity, Statement
+from monitor.model.log_source import HeadStatement, LogApi, LogIdentity
 from monitor.proof.evidence import NotEvidence, from_base64
 from monitor.proof.index_coverage import read_coverage
 from tlog.merkle import EMPTY_ROOT, Frontier, ProofInvalid, aligned_subtrees, leaf_hash, verify_inclusion
@@ -131,7 +131,7 @@ class CheckedAnswer:
     root: bytes
     decoder: int
     keys: tuple[CheckedKey, ...]
-    head: Statement
+    head: HeadStatement
     key_hash: str
     identity: LogIdentity
 

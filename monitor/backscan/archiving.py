@@ -12,7 +12,7 @@ from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.verifying import Damage
 from monitor.archive.writing import ArchiveWriter, ManifestWriter, read_rows, write_range
 from monitor.backscan.progress import ScanState
-from monitor.backscan.range import World, begin_range, scan_range
+from monitor.backscan.range import ScanEnvironment, begin_range, scan_range
 from monitor.model.log_source import LogSource, TrustedHead
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.store import Store
@@ -54,7 +54,7 @@ def archive_range(
     *,
     store: Store | None,
     rows: RowReader,
-    world: World,
+    world: ScanEnvironment,
     tell: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Read, prove and archive entries `[first, last)`, which must not be archived yet.
@@ -77,7 +77,7 @@ def mend(
     *,
     store: Store | None,
     rows: RowReader,
-    world: World,
+    world: ScanEnvironment,
 ) -> None:
     """Write a damaged range's files again: its index from its rows, or both from the log.
 
@@ -109,7 +109,7 @@ def _scan(
     *,
     store: Store | None,
     rows: RowReader,
-    world: World,
+    world: ScanEnvironment,
     tell: Callable[[int], None] = lambda _: None,
 ) -> None:
     progress = ArchiveProgress(sink, rows.take)

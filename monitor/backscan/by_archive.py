@@ -57,7 +57,7 @@ class ServesOther(FetchFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ArchiveSearchInputs:
     """Inputs of searches in the archive: rules in force (id to selection), their judge, a clock.
 
     `on_batch` receives every committed batch, `on_evidence` all evidence.
@@ -102,7 +102,7 @@ def _query(field: str, pattern: Pattern) -> Query | None:
     return Query(pattern.text, frozenset({kind}), match)
 
 
-def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> BackscanStep | None:
+def offer_archived(asked: ArchiveSearchInputs, source: LogSource, gap: Gap) -> BackscanStep | None:
     """Offer entries from the beginning of `gap` to its rules, as far as the archive holds them.
 
     `None` when the log itself must be read: the archive is damaged or does not hold the first entry, a rule cannot be
@@ -117,7 +117,9 @@ def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> BackscanStep | 
         return None
 
 
-def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: ArchiveManifest) -> BackscanStep | None:
+def _archived_step(
+    asked: ArchiveSearchInputs, source: LogSource, gap: Gap, manifest: ArchiveManifest
+) -> BackscanStep | None:
     run = manifest.run_at(gap.first)
     chosen = [rule for rule in asked.matcher.rules if rule.id in gap.rules]
     if run is None or len(chosen) > _MOST_RULES or len(chosen) < len(gap.rules):

@@ -32,13 +32,13 @@ _BATCH_BYTES: Final = 64 * 1024 * 1024
 
 
 class BatchExaminers(Protocol):
-    """Makes examiners of a tree's batches, with the rules in `matcher`."""
+    """Makes scanners of a tree's batches, with the rules in `matcher`."""
 
     @property
     def matcher(self) -> Matcher:
         """The rules that entries are offered to."""
 
-    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+    def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
         """Reader of one tree's batches."""
 
 
@@ -47,7 +47,7 @@ class NotInLog(OwnFault):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ScanEnvironment:
     """Surroundings of a scan: time, threads that fetch ahead, and patience with outages.
 
     `patience` lists the seconds to wait before each further request when a log does not answer; progress restarts the
@@ -64,7 +64,7 @@ class World:
 
 
 def waits(patience: float) -> tuple[float, ...]:
-    """Growing waits that add up to `patience` seconds, for `World.patience`."""
+    """Growing waits that add up to `patience` seconds, for `ScanEnvironment.patience`."""
     found, wait = [], 1.0
     while patience > 0:
         found.append(min(wait, patience))
@@ -73,7 +73,13 @@ def waits(patience: float) -> tuple[float, ...]:
 
 
 def begin_range(
-    source: LogSource, known: TrustedHead | None, first: int, last: int | None, *, state: ScanState, world: World
+    source: LogSource,
+    known: TrustedHead | None,
+    first: int,
+    last: int | None,
+    *,
+    state: ScanState,
+    world: ScanEnvironment,
 ) -> tuple[Position, int]:
     """Authenticated beginning of a scan of `[first, last)`, and its end; `last` is the head's size if left out.
 
@@ -107,7 +113,7 @@ def scan_range(
     pool: BatchExaminers,
     *,
     last: int,
-    world: World,
+    world: ScanEnvironment,
     unkept: Unkept | None = None,
 ) -> Position:
     """Read, prove and judge all entries from the position of `state` to `last`; returns the new position.
@@ -131,7 +137,7 @@ def scan_range(
             end=last,
         ),
         executor=world.executor,
-        examiner=pool.examiner(identity.log, identity.api),
+        batch_scanner=pool.batch_scanner(identity.log, identity.api),
         unkept=unkept,
     )
     tries = 0

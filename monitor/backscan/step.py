@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from alerts.alert import Alert, Severity
 from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
-from monitor.backscan.range import World, begin_range, scan_range
+from monitor.backscan.range import ScanEnvironment, begin_range, scan_range
 from monitor.following.follower import Timing, Unkept
 from monitor.following.workers import ScanPool
 from monitor.judging.judge import Judge
@@ -84,7 +84,7 @@ def backscan_step(
         dropped += batch.matches_dropped
         found.update(finding.verdict.outcome.value for finding in batch.findings)
 
-    world = World(timing, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries)
+    world = ScanEnvironment(timing, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries)
     state = ScanState(PassingProgress(), store, recording=recording_of(gap.rules, rules, timing.clock), on_batch=count)
     pool = ScanPool(matcher, 1)
     reached = offer_gap(
@@ -108,7 +108,7 @@ def offer_gap(
     state: ScanState,
     judge: Judge,
     pool: ScanPool,
-    world: World,
+    world: ScanEnvironment,
     unkept: Unkept | None = None,
 ) -> int:
     """Offer every entry of `gap` to its rules (id to selection); returns the entry reached.

@@ -195,7 +195,7 @@ class ReadingCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ClusterParts:
     """Parts that read one tree: the enlisted workers, the source that proves, the product, and the check of it."""
 
     shared: SharedRun
@@ -205,7 +205,7 @@ class Means:
     tally: ReadingCost = field(default_factory=ReadingCost)
 
 
-class ClusterExaminers:
+class ClusterScanWorkers:
     """Reads the batches of one tree on workers; otherwise like `monitor.following.pool.ScanPool`.
 
     With rules it finds the entries that they select, without rules it makes rows: `take` returns each batch's rows
@@ -219,11 +219,11 @@ class ClusterExaminers:
         self._work: ReadingProduct = (
             RowWork(log, api, shared.run.trust) if matcher is None else MatchWork(log, api, matcher)
         )
-        self._means = Means(shared, source, self._work, check)
+        self._means = ClusterParts(shared, source, self._work, check)
         self.matcher = matcher if matcher is not None else compile_rules(())
         self._rows: dict[int, pa.RecordBatch] = {}
 
-    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+    def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
         """Reader of the tree's batches."""
         told = self._means.source.identity
         if (log, api) != (told.log, told.api):
@@ -269,7 +269,7 @@ def part_of(work: ReadingProduct, fetched: Fetched) -> ReadRange:
 class _Pipeline:
     """One pass over a range, with as many tasks in progress as the workers have threads."""
 
-    def __init__(self, means: Means, wanted: WantedEntries) -> None:
+    def __init__(self, means: ClusterParts, wanted: WantedEntries) -> None:
         self._shared, self._source, self._work = means.shared, means.source, means.work
         self._tally, self._check = means.tally, means.check
         self._copies = 2 if means.check is ResultCheck.TWICE else 1

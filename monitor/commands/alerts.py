@@ -34,7 +34,7 @@ from monitor.daemon.assembly import build_channels, life_of, links_of
 from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now
 from monitor.raising.log_alerts import ALERT_KINDS, NEVER_SILENT
-from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
+from monitor.store.alert_life import AlertLife, ChangeAuthor, NoSuchAlert
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox, Silence, Silences
 from monitor.store.patterns import Patterns, pattern_note
@@ -175,7 +175,7 @@ def ack(
       signwatch alerts ack 3f2a --note "rotated the token"
       signwatch alerts ack 3f2a --pattern --ref 'refs/tags/v*' --note "our release workflow"
     """
-    who = Who(by or _user(), why)
+    who = ChangeAuthor(by or _user(), why)
     if pattern:
         who = _expect_like(config, alert, ref, who)
     elif ref is not None:
@@ -183,7 +183,7 @@ def ack(
     _change(config, alert, who, AlertLife.acknowledge, "acknowledged")
 
 
-def _expect_like(config: Path, beginning: str, ref: str | None, who: Who) -> Who:
+def _expect_like(config: Path, beginning: str, ref: str | None, who: ChangeAuthor) -> ChangeAuthor:
     """Store the pattern, and print the signings that it expects.
 
     Returns `who` with the pattern's number in the note.
@@ -198,7 +198,7 @@ def _expect_like(config: Path, beginning: str, ref: str | None, who: Who) -> Who
     say(f"pattern {kept.number}: expected under the rule {kept.rule}, until `signwatch alerts revoke {kept.number}`:")
     for sentence in kept.pattern.sentences():
         say(f"  {inert_line(sentence, _SENTENCE)}")
-    return Who(who.name, pattern_note(who.note, kept.number))
+    return ChangeAuthor(who.name, pattern_note(who.note, kept.number))
 
 
 def patterns(
@@ -245,7 +245,7 @@ def revoke(
     signwatch alerts revoke 3
     """
     with closing(open_database(load_config(config).database)) as database:
-        if not Patterns(database).revoke(number, Who(by or _user()), utc_now()):
+        if not Patterns(database).revoke(number, ChangeAuthor(by or _user()), utc_now()):
             raise typer.BadParameter(f"no pattern {number} is in force", param_hint="NUMBER")
     say(f"pattern {number}: revoked")
 
@@ -258,7 +258,7 @@ def reopen(
     Examples:
       signwatch alerts reopen 3f2a --note "it was not us after all"
     """
-    _change(config, alert, Who(by or _user(), why), AlertLife.reopen, "open again")
+    _change(config, alert, ChangeAuthor(by or _user(), why), AlertLife.reopen, "open again")
 
 
 def resolve(
@@ -269,7 +269,7 @@ def resolve(
     Examples:
       signwatch alerts resolve 3f2a --note "the workflow is gone, the image is withdrawn"
     """
-    _change(config, alert, Who(by or _user(), why), _resolve, "resolved")
+    _change(config, alert, ChangeAuthor(by or _user(), why), _resolve, "resolved")
 
 
 def silence(  # noqa: PLR0917  each is an option of the command line
@@ -364,7 +364,11 @@ def replay(
 
 
 def _change(
-    config: Path, beginning: str, who: Who, change: Callable[[AlertLife, str, Who, datetime], bool], done: str
+    config: Path,
+    beginning: str,
+    who: ChangeAuthor,
+    change: Callable[[AlertLife, str, ChangeAuthor, datetime], bool],
+    done: str,
 ) -> None:
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
@@ -374,7 +378,7 @@ def _change(
     say(f"{alert}: {done}" if changed else f"{alert}: nothing to do, it is {done} already")
 
 
-def _resolve(life: AlertLife, alert: str, who: Who, now: datetime) -> bool:
+def _resolve(life: AlertLife, alert: str, who: ChangeAuthor, now: datetime) -> bool:
     return bool(life.resolve([alert], who, now))
 
 

@@ -23,7 +23,7 @@ from monitor.archive.verifying import Derivation, check_heads, check_ranges, che
 from monitor.archive.verifying import sample as sample_of
 from monitor.archive.writing import ManifestWriter, lost_manifests, read_manifest, read_manifests
 from monitor.backscan.archiving import archive_range, mend, missing_from
-from monitor.backscan.range import NotInLog, World, waits
+from monitor.backscan.range import NotInLog, ScanEnvironment, waits
 from monitor.commands.dask import (
     DaskCaOption,
     DaskCertOption,
@@ -322,7 +322,7 @@ class _Parts:
     store: Store | None
     trust: TrustKeeper
     rows: RowMaker
-    world: World
+    world: ScanEnvironment
 
     def trees(self, log: str | None) -> AbstractContextManager[list[LogSource]]:
         """Trees of one log, or of all."""
@@ -365,7 +365,7 @@ def _opened(config: Config, files: ArchiveFiles, jobs: int | None, patience: int
         rows = RowMaker(used, lambda: RowTrust.of(trust.kept().root))
         parts.callback(rows.close)
         executor = parts.enter_context(ThreadPoolExecutor(used + 1, thread_name_prefix="fetch"))
-        world = World(Timing(utc_now, time.sleep), executor, used + 1, waits(patience))
+        world = ScanEnvironment(Timing(utc_now, time.sleep), executor, used + 1, waits(patience))
         yield _Parts(config, files, store, trust, rows, world)
 
 
@@ -388,12 +388,12 @@ def _build(
     gaps = missing_from(manifest, min(first, end), end)
     with ExitStack() as stack:
         reader: RowReader = parts.rows
-        examiners, (workers, options) = None, on
+        scan_workers, (workers, options) = None, on
         if workers is not None and options is not None and gaps:
-            from monitor.cluster.pipeline import ClusterExaminers
+            from monitor.cluster.pipeline import ClusterScanWorkers
 
             shared = stack.enter_context(reading(workers, tree, None, RowTrust.of(parts.trust.kept().root)))
-            reader = examiners = ClusterExaminers(shared, source, options.checked)
+            reader = scan_workers = ClusterScanWorkers(shared, source, options.checked)
         for begin, stop in gaps:
             tell = stack.enter_context(progress(log, begin, stop, begin))
             known = parts.known(log)
@@ -404,7 +404,7 @@ def _build(
     count = sum(stop - begin for begin, stop in gaps)
     note(f"{log}: {counted(count, 'entry')} archived; entries {first} to {end} are there now", "green")
     done = {"log": log, "from": first, "to": end, "archived": count}
-    return done | ({} if examiners is None else {"dask": examiners.document()})
+    return done | ({} if scan_workers is None else {"dask": scan_workers.document()})
 
 
 def _build_maps(writer: ManifestWriter) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from alerts.alert import Severity, counted
 from alerts.inert import inert_json
-from monitor.commands.junit import Timed, write_junit
+from monitor.commands.junit import TimedResult, write_junit
 from monitor.commands.report_document import signed_head_document
 from monitor.commands.run import (
     EVIDENCE_SHOWN,
@@ -31,7 +31,7 @@ from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor
 from monitor.following.follower import Timing
 from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
-from monitor.judging.reevaluation import Rechecked, recheck_all
+from monitor.judging.reevaluation import RecheckCounts, recheck_all
 from monitor.model.errors import NotShown
 from monitor.program import VERSION, utc_now
 from monitor.store.reading import Reading
@@ -78,7 +78,7 @@ def audit(
         watches = [watch for watch in monitor.watches if not only or watch.name in only]
         with ThreadPoolExecutor(max(1, len(watches))) as at_once:
             timed = [each for found in at_once.map(_timed, watches) for each in found]
-        timed += [Timed(outcome, 0.0) for outcome in unfollowed(monitor) if not only]
+        timed += [TimedResult(outcome, 0.0) for outcome in unfollowed(monitor) if not only]
         again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
         reading = Reading(monitor.store.database)
         evidence = [each for each in reading.open_evidence(_EVIDENCE) if not only or each.log.partition("/")[0] in only]
@@ -117,7 +117,7 @@ def audit(
             say(one_line(each.outcome))
             if each.coverage is not None and each.coverage.uncovered:
                 say(f"{each.outcome.log}: {coverage_line(each.coverage)}", "yellow")
-        if again != Rechecked():
+        if again != RecheckCounts():
             say(rechecked_line(again))
         for piece in evidence[:EVIDENCE_SHOWN]:
             say(piece.sentence, "bold red")
@@ -129,7 +129,7 @@ def audit(
     raise leave(code)
 
 
-def _log_document(each: Timed) -> dict[str, Any]:
+def _log_document(each: TimedResult) -> dict[str, Any]:
     coverage = coverage_document(each.coverage) if each.coverage is not None else None
     document: dict[str, Any] = inert_json(document_of(each.outcome) | {"coverage": coverage})
     if each.outcome.head is not None:
@@ -151,12 +151,12 @@ def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:
     return "; ".join(["not finished: " + told[0], *told[1:]] if is_all else [_MEANING[code], *told])
 
 
-def _timed(watch: LogSupervisor) -> list[Timed]:
+def _timed(watch: LogSupervisor) -> list[TimedResult]:
     """Pass over one log, timed; trees of one log share its time."""
     began = time.monotonic()
     outcomes = pass_with_retries(watch)
     seconds = (time.monotonic() - began) / max(1, len(outcomes))
-    return [Timed(outcome, seconds) for outcome in outcomes]
+    return [TimedResult(outcome, seconds) for outcome in outcomes]
 
 
 def pass_with_retries(watch: LogSupervisor) -> list[PassResult]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from alerts.alert import counted
-from monitor.archive.backup import Places, write_backup
+from monitor.archive.backup import InstallationPaths, write_backup
 from monitor.archive.backup import restore as put_back
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note, say
 from monitor.config import Config, load_config
@@ -57,7 +57,7 @@ def restore(
     note("Run `signwatch fsck`, then start the daemon; after an upgrade `signwatch migrate` first.")
 
 
-def _places(settings: Config) -> Places:
+def _places(settings: Config) -> InstallationPaths:
     database = sqlite_path(settings.database)
     if database is None:
         raise BadConfig(
@@ -69,4 +69,4 @@ def _places(settings: Config) -> Places:
         note(f"{archive}: the archive is in an object store and is not part of a backup", "yellow")
         archive = None
     trust = settings.trust.folder if settings.trust.tuf is not None else None
-    return Places(database, trust, None if archive is None else Path(archive))
+    return InstallationPaths(database, trust, None if archive is None else Path(archive))

@@ -19,9 +19,9 @@ from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict, Cross
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import (
     BadBundle,
+    BundlePromise,
     BundleView,
     EntryWithoutProof,
-    Promised,
     read_certificate_timestamps,
     read_entries,
     read_timestamps,
@@ -54,7 +54,7 @@ class BundleResult:
     place: str
     verdict: BundleVerdict
     view: BundleView | None = None
-    promised: Promised | None = None
+    promised: BundlePromise | None = None
     is_promise: bool = False
 
     @property
@@ -92,7 +92,7 @@ class ConfiguredTrees:
         trees = self._of_key(view.identity.spki)
         return next((tree for tree in trees if tree.identity.origin == view.identity.origin), None)
 
-    def find_all(self, promised: Promised) -> list[PromisingSource]:
+    def find_all(self, promised: BundlePromise) -> list[PromisingSource]:
         """Trees in which the promised entry can be."""
         return [tree for tree in self._of_key(promised.promise.spki) if isinstance(tree, PromisingSource)]
 
@@ -191,7 +191,7 @@ def check_held(
     for entry, timestamp in zip(entries, timestamps, strict=True):
         if not isinstance(entry, BadBundle):
             yield BundleResult(file, held.place, checker.check(entry), entry)
-        elif not (isinstance(entry, EntryWithoutProof) and isinstance(timestamp, Promised)):
+        elif not (isinstance(entry, EntryWithoutProof) and isinstance(timestamp, BundlePromise)):
             # An older bundle has no proof, only the promise.
             yield BundleResult(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
     for promised in [*timestamps, *stamped]:

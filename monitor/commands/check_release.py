@@ -21,9 +21,9 @@ from monitor.crosscheck.bundle_check import BundleRelation, CrossCheck
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import BadBundle
 from monitor.crosscheck.signature_check import (
-    Trusted,
+    CheckedSignature,
+    SignatureTrust,
     UnusableSignature,
-    Verified,
     signatures_of,
     verify,
     verify_certificate,
@@ -102,12 +102,12 @@ class _Checker:
         self._promises = PromiseCheck(self._store, utc_now, None if offline else trees.find_all)
         self._rules = [each.id for each in read_rules(config.rules, config.channels).rules]
         authorities, ct_keys = self._trust.authorities()
-        self.trusted = Trusted(self._trust.history().followable(), authorities, ct_keys)
+        self.trusted = SignatureTrust(self._trust.history().followable(), authorities, ct_keys)
         self._bodies: dict[bytes, None] = {}
         self._digests: dict[str, None] = {}
         self._parts = parts
 
-    def check(self, place: str, held: HeldBundle, verified: Verified) -> _Row:
+    def check(self, place: str, held: HeldBundle, verified: CheckedSignature) -> _Row:
         """Whether the log has a verified signature, and whether a rule expected it."""
         bodies = [decoded(each.get("canonicalizedBody"), "the entry") for each in held.entries]
         self._bodies |= dict.fromkeys(bodies)
@@ -120,7 +120,7 @@ class _Checker:
         expected, judged = self._expected(bodies, verified)
         return _row(place, verified, entry, in_log, expected, None, max(code, judged, key=_badness))
 
-    def _expected(self, bodies: Sequence[bytes], verified: Verified) -> tuple[str, Exit]:
+    def _expected(self, bodies: Sequence[bytes], verified: CheckedSignature) -> tuple[str, Exit]:
         """The verdict that was recorded when the log showed the entry; else the one that it would get now."""
         digests = [digest_text(each) for signing in verified.entries for each in signing.digests]
         recorded = [
@@ -351,7 +351,13 @@ def _times_of(signing: Mapping[str, Any]) -> Iterator[datetime]:
 
 
 def _row(  # noqa: PLR0917
-    place: str, verified: Verified, entry: str | None, in_log: str, expected: str, problem: str | None, code: Exit
+    place: str,
+    verified: CheckedSignature,
+    entry: str | None,
+    in_log: str,
+    expected: str,
+    problem: str | None,
+    code: Exit,
 ) -> _Row:
     at = None if verified.at is None else rfc3339(verified.at)
     return _Row(place, verified.what, verified.signers, verified.issuer, at, entry, in_log, expected, problem, code)

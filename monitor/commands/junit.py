@@ -19,7 +19,7 @@ from alerts.inert import inert_line
 from monitor.commands.run import dropped_line, unreadable_line
 from monitor.daemon.pass_result import PassResult
 from monitor.judging.coverage import LogCoverage, coverage_line
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.errors import OwnFault
 from monitor.store.reading import OpenEvidence
 
@@ -28,7 +28,7 @@ _LONGEST: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class TimedResult:
     """Result for one tree, its duration in seconds, and the coverage of its rules."""
 
     outcome: PassResult
@@ -36,12 +36,14 @@ class Timed:
     coverage: LogCoverage | None = None
 
 
-def junit(found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequence[OpenEvidence] = ()) -> bytes:
+def junit(
+    found: Sequence[TimedResult], again: RecheckCounts, at: datetime, evidence: Sequence[OpenEvidence] = ()
+) -> bytes:
     """JUnit XML of an audit that ended `at`. Text from a log in it is one visible line, escaped and cut."""
     suite = ET.Element("testsuite", {"name": _NAME, "timestamp": at.isoformat(timespec="seconds")})
     for each in found:
         _add_case(suite, each)
-    if again != Rechecked():
+    if again != RecheckCounts():
         _add_rechecked(suite, again)
     for piece in evidence:
         case = ET.SubElement(
@@ -68,7 +70,7 @@ def junit(found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequ
 
 
 def write_junit(
-    path: Path, found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequence[OpenEvidence] = ()
+    path: Path, found: Sequence[TimedResult], again: RecheckCounts, at: datetime, evidence: Sequence[OpenEvidence] = ()
 ) -> None:
     """Write the report, whole or not at all. Raises `OwnFault`."""
     try:
@@ -90,7 +92,7 @@ def write_junit(
         ) from error
 
 
-def _add_case(suite: ET.Element, each: Timed) -> None:
+def _add_case(suite: ET.Element, each: TimedResult) -> None:
     outcome = each.outcome
     case = ET.SubElement(
         suite, "testcase", {"classname": _NAME, "name": _inert(outcome.log), "time": f"{each.seconds:.3f}"}
@@ -117,7 +119,7 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
     ET.SubElement(case, "system-out").text = "\n".join(map(_inert, lines))
 
 
-def _add_rechecked(suite: ET.Element, again: Rechecked) -> None:
+def _add_rechecked(suite: ET.Element, again: RecheckCounts) -> None:
     case = ET.SubElement(suite, "testcase", {"classname": _NAME, "name": "second judgements", "time": "0.000"})
     if again.unexpected:
         detail = f"{counted(again.unexpected, 'signing')} without what the rules expect to follow"

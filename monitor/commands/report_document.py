@@ -19,7 +19,7 @@ from monitor.daemon.trust_watch import history_of
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, read_head
 from monitor.program import VERSION
-from monitor.store.events import Event, Events, Wanted
+from monitor.store.events import Event, Events, FindingFilter
 from monitor.store.history import History, Pause, SeenHead, pauses
 from monitor.store.reading import AlertsAbout, Followed, KeptAlert, KeptEvidence, Reading
 from monitor.store.store import Store
@@ -56,7 +56,7 @@ class RecordedTrust:
 def report_document(config: Config, store: Store, period: ReportPeriod, now: datetime) -> dict[str, Any]:
     """The report as plain JSON types. Raises `OwnFault` when a recorded trust root cannot be read any more."""
     reading, events, history = Reading(store.database), Events(store.database), History(store.database)
-    wanted = Wanted(begin=period.begin, end=period.end)
+    wanted = FindingFilter(begin=period.begin, end=period.end)
     roots = store.trust_roots()
     keys = _keys(config, history_of(store))
     followed = reading.followed()

@@ -28,7 +28,7 @@ from monitor.daemon.pass_result import PassResult
 from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.following.follower import Timing
-from monitor.judging.reevaluation import Rechecked, recheck_all
+from monitor.judging.reevaluation import RecheckCounts, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
@@ -115,7 +115,7 @@ def _once(monitor: Monitor) -> Exit:
         monitor.courier.run_pass()
     for outcome in outcomes:
         note(one_line(outcome))
-    if again != Rechecked():
+    if again != RecheckCounts():
         note(rechecked_line(again))
     for channel, done in report.channels.items():
         if done.failed or done.given_up:
@@ -152,7 +152,7 @@ def unfollowed(monitor: Monitor) -> list[PassResult]:
     return [PassResult(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
 
 
-def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:
+def verdict(outcomes: list[PassResult], again: RecheckCounts, evidence: Sequence[OpenEvidence] = ()) -> Exit:
     """Exit code for passes, second judgements and open evidence: misbehaviour before outage, outage before success."""
     if (
         evidence
@@ -167,7 +167,7 @@ def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[Ope
     return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
 
 
-def rechecked_line(again: Rechecked) -> str:
+def rechecked_line(again: RecheckCounts) -> str:
     """Result of second judgements, for a terminal or a log file."""
     if again.trouble:
         return f"second judgements: not finished: {again.trouble}"

@@ -51,7 +51,7 @@ from monitor.store.facts import DatabaseFacts
 from monitor.store.store import Store
 
 if TYPE_CHECKING:
-    from monitor.cluster.pipeline import ClusterExaminers
+    from monitor.cluster.pipeline import ClusterScanWorkers
     from monitor.cluster.workers import ClusterOptions
 
 _FOLDER: Final = "scans"
@@ -102,7 +102,7 @@ def scan(
             trees = parts.enter_context(opened_named(shared.config, shared.trust, shared.store, timing, log))
             source = only_tree([tree.source for tree in trees], log)
             scope = Scope(source.identity.log, sha256(source.identity.spki).hexdigest(), first, last, digest)
-            pool: ClusterExaminers | ScanPool = shared.pool
+            pool: ClusterScanWorkers | ScanPool = shared.pool
             if cluster is not None:
                 pool = _on_workers(cluster, trees[0], shared, parts)
             _scan(shared, source, pool, scope, tally, resume=resume, as_json=as_json)
@@ -113,14 +113,14 @@ def scan(
 
 def _on_workers(
     options: "ClusterOptions", tree: NamedTree, shared: ScanParts[Store | None], parts: ExitStack
-) -> "ClusterExaminers | ScanPool":
+) -> "ClusterScanWorkers | ScanPool":
     workers = parts.enter_context(connected(options))
     if workers is None:
         return shared.pool
-    from monitor.cluster.pipeline import ClusterExaminers
+    from monitor.cluster.pipeline import ClusterScanWorkers
 
     run = parts.enter_context(reading(workers, tree, shared.rules))
-    return ClusterExaminers(run, tree.source, options.checked, shared.pool.matcher)
+    return ClusterScanWorkers(run, tree.source, options.checked, shared.pool.matcher)
 
 
 def _store_if_there(config: Config, lists: DigestLists) -> Store | None:
@@ -134,7 +134,7 @@ def _store_if_there(config: Config, lists: DigestLists) -> Store | None:
 def _scan(
     parts: ScanParts[Store | None],
     source: LogSource,
-    pool: "ClusterExaminers | ScanPool",
+    pool: "ClusterScanWorkers | ScanPool",
     scope: Scope,
     tally: ScanTally,
     *,

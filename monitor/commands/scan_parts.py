@@ -13,7 +13,7 @@ import typer
 
 from alerts.alert import counted
 from monitor.backscan.ledger import LedgerFinding
-from monitor.backscan.range import World, waits
+from monitor.backscan.range import ScanEnvironment, waits
 from monitor.commands.run import dropped_line
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
@@ -54,7 +54,7 @@ class ScanParts(Generic[S]):
     trust: TrustKeeper
     store: S
     lists: DigestLists
-    world: World
+    world: ScanEnvironment
 
     @property
     def selections(self) -> dict[str, str]:
@@ -145,7 +145,7 @@ def scan_parts(
         store.certificate_hold = hold_of(config, logs)
     ahead = usable_jobs(jobs) + 1
     executor = parts.enter_context(ThreadPoolExecutor(ahead, thread_name_prefix="fetch"))
-    world = World(Timing(utc_now, time.sleep), executor, ahead, waits(patience))
+    world = ScanEnvironment(Timing(utc_now, time.sleep), executor, ahead, waits(patience))
     return ScanParts(config, rules, pool, trust, store, lists, world)
 
 

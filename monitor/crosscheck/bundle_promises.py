@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict
-from monitor.crosscheck.bundles import Promised
+from monitor.crosscheck.bundles import BundlePromise
 from monitor.crosscheck.promise_audit import PromiseResult, PromiseStatus, hold, is_of
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.inclusion_promise import InclusionPromise
@@ -18,7 +18,7 @@ from monitor.proof.evidence import BROKEN_PROMISE, event_id
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.store import Store
 
-FindTrees = Callable[[Promised], Sequence[PromisingSource]]
+FindTrees = Callable[[BundlePromise], Sequence[PromisingSource]]
 """Finds the trees of the promising log among the logs that can be asked. Raises `FetchFailed`, `OwnFault`."""
 
 
@@ -28,7 +28,7 @@ class PromiseCheck:
     def __init__(self, store: Store, clock: Callable[[], datetime], find_trees: FindTrees | None = None) -> None:
         self._store, self._clock, self._find_trees = store, clock, find_trees
 
-    def check(self, promised: Promised) -> BundleVerdict:
+    def check(self, promised: BundlePromise) -> BundleVerdict:
         """Compare one promise with everything known, and ask the log. Raises `OwnFault`."""
         promise, now = promised.promise, self._clock()
         if others := self._store.promises.of_index(promise):
@@ -51,7 +51,7 @@ class PromiseCheck:
             return self._broken(promise, found.evidence)
         return self._open(promise, found.detail, now, unfinished=found.status is PromiseStatus.NOT_SHOWN)
 
-    def _ask(self, promised: Promised, now: datetime) -> PromiseResult | None:
+    def _ask(self, promised: BundlePromise, now: datetime) -> PromiseResult | None:
         """Ask the tree that has to keep the promise; `None` if there is no such tree."""
         if self._find_trees is None:
             return None
@@ -81,7 +81,7 @@ class PromiseCheck:
         return BundleVerdict(BundleRelation.CONTRADICTION, evidence.detail, evidence=evidence)
 
 
-def _two_promises(promised: Promised, other: InclusionPromise) -> Evidence:
+def _two_promises(promised: BundlePromise, other: InclusionPromise) -> Evidence:
     promise = promised.promise
     detail = f"index {promise.index} was promised to two entries, by two signatures of the log"
     return promised.identity.evidence(BROKEN_PROMISE, detail, event=promise.id, promises=(promise.signed, other.signed))

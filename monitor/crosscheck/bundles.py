@@ -65,7 +65,7 @@ class BundleView:
 
 
 @dataclass(frozen=True, slots=True)
-class Promised:
+class BundlePromise:
     """A log's promise that one bundle holds. `identity` is the log by its key; a promise names no tree."""
 
     log: TrustedLog
@@ -74,7 +74,7 @@ class Promised:
 
 
 @dataclass(frozen=True, slots=True)
-class Unlogged:
+class UnloggedBundle:
     """Checks of a bundle without a log entry: the issuer of its certificate, and the timestamps that verify.
 
     `issuer` is `None` where no authority of the trust root issued it, `timestamps` are (authority, time).
@@ -107,7 +107,7 @@ def read_entries(held: HeldBundle, trust: TrustRoot) -> list[BundleView | BadBun
     return [_read_entry(entry, trust) for entry in _entries(held)]
 
 
-def read_timestamps(held: HeldBundle, trust: TrustRoot) -> list[Promised | BadBundle | None]:
+def read_timestamps(held: HeldBundle, trust: TrustRoot) -> list[BundlePromise | BadBundle | None]:
     """Verify the signed entry timestamp of every log entry of a bundle; `None` where an entry has none.
 
     In the order of `read_entries`. A timestamp that the log did not sign proves nothing about the log: a third party
@@ -118,7 +118,7 @@ def read_timestamps(held: HeldBundle, trust: TrustRoot) -> list[Promised | BadBu
 
 def read_certificate_timestamps(
     held: HeldBundle, trust: TrustRoot, authorities: CertificateAuthorities
-) -> list[Promised | BadBundle]:
+) -> list[BundlePromise | BadBundle]:
     """Verify the certificate timestamps in the certificate of a bundle; none where the bundle has no certificate."""
     try:
         leaf, *chain = held.certificates or (b"",)
@@ -136,7 +136,7 @@ def read_certificate_timestamps(
     return [*promises] or [BadBundle("no timestamp in the certificate verifies under a CT log of the trust root")]
 
 
-def read_unlogged(held: HeldBundle, trust: TrustRoot, authorities: CertificateAuthorities) -> Unlogged | None:
+def read_unlogged(held: HeldBundle, trust: TrustRoot, authorities: CertificateAuthorities) -> UnloggedBundle | None:
     """Check certificate and timestamps of a bundle without a log entry; `None` for a bundle with one.
 
     Raises `BadBundle`.
@@ -152,7 +152,7 @@ def read_unlogged(held: HeldBundle, trust: TrustRoot, authorities: CertificateAu
     with suppress(NotTrusted):
         issuer = authorities.verify_chain(certificates[0], certificates[1:]).name if certificates else None
     found = [told for raw in stamps if (told := _stamped(raw, signature, trust)) is not None]
-    return Unlogged(bool(certificates), issuer, tuple(found), len(stamps) - len(found))
+    return UnloggedBundle(bool(certificates), issuer, tuple(found), len(stamps) - len(found))
 
 
 def stamped_at(held: HeldBundle, trust: TrustRoot) -> list[tuple[str, datetime]]:
@@ -209,7 +209,7 @@ def _view(entry: Mapping[str, Any], trust: TrustRoot) -> BundleView:
     return BundleView(log, identity, head, found.index, found.body, found.hashes, found.nodes)
 
 
-def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | BadBundle | None:
+def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> BundlePromise | BadBundle | None:
     try:
         if not (entry.get("inclusionPromise") or {}).get("signedEntryTimestamp"):
             return None
@@ -227,10 +227,10 @@ def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | Ba
     return _promised(log, promise, trust)
 
 
-def _promised(log: TrustedLog, promise: InclusionPromise, trust: TrustRoot) -> Promised:
+def _promised(log: TrustedLog, promise: InclusionPromise, trust: TrustRoot) -> BundlePromise:
     name = urlsplit(log.url).hostname or log.name
     api = LogApi.REKOR_V1 if promise.kind is PromiseKind.SET else LogApi.CT_RFC6962
-    return Promised(log, LogIdentity(log.name, api, name, name, log.spki, trust.fingerprint), promise)
+    return BundlePromise(log, LogIdentity(log.name, api, name, name, log.spki, trust.fingerprint), promise)
 
 
 def _entries(held: HeldBundle) -> Sequence[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from monitor.crosscheck.bundles import Promised, read_timestamps, stamped_at
+from monitor.crosscheck.bundles import BundlePromise, read_timestamps, stamped_at
 from monitor.model.errors import SignwatchError
 from monitor.trust.trust_root import TrustRoot
 from outbound.image_signatures import fetch_signatures
@@ -34,7 +34,7 @@ class UnusableSignature(SignwatchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
+class SignatureTrust:
     """Trust material for signatures: the trust root, its certificate authorities, and the keys of its CT logs."""
 
     root: TrustRoot
@@ -43,7 +43,7 @@ class Trusted:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class CheckedSignature:
     """A signature that verifies. `what` is its kind, `signers` are names, or a key's SHA-256.
 
     `entries` are the log entries of this signature, in the order of the bundle.
@@ -77,7 +77,7 @@ def signatures_of(registry: Registry, manifest: RegistryManifest) -> Signatures:
     return Signatures(found, tuple(unread), fetched.left_out, fetched.others)
 
 
-def verify(found: Found, subject: str, trusted: Trusted) -> Verified:
+def verify(found: Found, subject: str, trusted: SignatureTrust) -> CheckedSignature:
     """Check that a signature holds and is about `subject`, an image's digest. Raises `UnusableSignature`."""
     try:
         signed, what, digests = signed_bytes(found, subject)
@@ -92,8 +92,8 @@ def verify_message(
     held: HeldBundle,
     message: bytes,
     what: str,
-    trusted: Trusted,
-) -> Verified:
+    trusted: SignatureTrust,
+) -> CheckedSignature:
     """Check a signature over a message, such as a commit's. Raises `UnusableSignature`."""
     try:
         return _verify(held, message, what, {"artifact": hashlib.sha256(message).hexdigest()}, trusted)
@@ -108,8 +108,8 @@ def _verify(
     signed: bytes,
     what: str,
     digests: Mapping[str, str],
-    trusted: Trusted,
-) -> Verified:
+    trusted: SignatureTrust,
+) -> CheckedSignature:
     bodies = [decoded(each.get("canonicalizedBody"), "the body of its log entry") for each in held.entries]
     key = _key(held, bodies)
     digest = signed_message(key, signed, held.signature)
@@ -120,17 +120,17 @@ def _verify(
     if any(entry_key(body) != spki for body in bodies):
         raise UnusableSignature("its log entry is of another key")
     # Only a time that the log signed counts. The bundle's own field is unsigned, and the tree does not hold the time.
-    promised = (each for each in read_timestamps(held, trusted.root) if isinstance(each, Promised))
+    promised = (each for each in read_timestamps(held, trusted.root) if isinstance(each, BundlePromise))
     times = [*(each.promise.at for each in promised), *(at for _, at in stamped_at(held, trusted.root))]
     if not held.certificates:
         name = f"key sha256:{hashlib.sha256(spki).hexdigest()}"
-        return Verified(what, (name,), None, min(times, default=None), entries)
+        return CheckedSignature(what, (name,), None, min(times, default=None), entries)
     return _certified(held, what, times, entries, trusted)
 
 
 def verify_certificate(
-    held: HeldBundle, message: bytes, what: str, times: Sequence[datetime], trusted: Trusted
-) -> Verified:
+    held: HeldBundle, message: bytes, what: str, times: Sequence[datetime], trusted: SignatureTrust
+) -> CheckedSignature:
     """Check a signature whose log entry is elsewhere: by its certificate, at times from the log.
 
     Raises `UnusableSignature`.
@@ -148,8 +148,8 @@ def _certified(
     what: str,
     times: Sequence[datetime],
     entries: tuple[Signing, ...],
-    trusted: Trusted,
-) -> Verified:
+    trusted: SignatureTrust,
+) -> CheckedSignature:
     leaf, *chain = held.certificates
     signer = read_certificate(leaf, tuple(chain))
     try:
@@ -165,7 +165,7 @@ def _certified(
     if not inside:
         raise UnusableSignature("its certificate was not valid when it was signed")
     names = tuple(each.value for each in signer.names) or ("a certificate without a name",)
-    return Verified(what, names, signer.issuer, min(inside, default=None), entries)
+    return CheckedSignature(what, names, signer.issuer, min(inside, default=None), entries)
 
 
 def _key(held: HeldBundle, bodies: Sequence[bytes]) -> ClientKey:

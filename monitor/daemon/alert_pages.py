@@ -26,7 +26,7 @@ from alerts.rendering import json_document
 from monitor.daemon.pages import environment
 from monitor.daemon.signing_proofs import SigningProofs
 from monitor.model.errors import FetchFailed
-from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
+from monitor.store.alert_life import AlertLife, ChangeAuthor, NoSuchAlert
 from monitor.store.outbox import Silence
 from monitor.store.patterns import Patterns, pattern_note
 from monitor.store.reading import KeptAlert, Reading
@@ -76,7 +76,7 @@ class AlertDesk:
         """Acknowledged patterns."""
         return Patterns(self.life.database)
 
-    def expect_like(self, alert: str, ref: str | None, who: Who) -> Who:
+    def expect_like(self, alert: str, ref: str | None, who: ChangeAuthor) -> ChangeAuthor:
         """Store the pattern of an alert; returns `who` with the pattern's number in the note.
 
         Raises `HTTPException` (422). A `ref` equal to the alert's own is no glob and widens no pattern.
@@ -86,7 +86,7 @@ class AlertDesk:
             kept = self.patterns.add(alert, None if ref == like.ref else ref, who, self.clock())
         except NoPattern as error:
             raise HTTPException(422, str(error)) from error
-        return Who(who.name, pattern_note(who.note, kept.number))
+        return ChangeAuthor(who.name, pattern_note(who.note, kept.number))
 
 
 class _Change(BaseModel):
@@ -198,7 +198,9 @@ def _add_pages(router: APIRouter, desk: AlertDesk, sign_in: "SignIn | None") -> 
 def _change(desk: AlertDesk, alert: Alert, form: dict[str, str], permit: _Permit) -> None:
     """Make the change that a form asks for. Raises `HTTPException`."""
     now, unnamed = desk.clock(), "a reader of the mail" if permit.operator is None else "a holder of the token"
-    who = Who(inert_line(form.get("by", "").strip() or unnamed, 200), inert_line(form.get("note", "").strip(), 2_000))
+    who = ChangeAuthor(
+        inert_line(form.get("by", "").strip() or unnamed, 200), inert_line(form.get("note", "").strip(), 2_000)
+    )
     match form.get("change"):
         case "reopen":
             desk.life.reopen(alert.id, who, now)
@@ -229,7 +231,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
-def _change_silences(desk: AlertDesk, alert: Alert, form: dict[str, str], who: Who | None) -> None:
+def _change_silences(desk: AlertDesk, alert: Alert, form: dict[str, str], who: ChangeAuthor | None) -> None:
     """Silence later alerts that share a trait with this one; without `who`, end a silence. Raises `HTTPException`."""
     now, number, hours = desk.clock(), form.get("silence", ""), form.get("hours", "")
     if who is None:
@@ -244,7 +246,7 @@ def _change_silences(desk: AlertDesk, alert: Alert, form: dict[str, str], who: W
     desk.life.silences.add(wanted, now)
 
 
-def _silences_of(alert: Alert, expires: datetime, who: Who) -> dict[str, Silence]:
+def _silences_of(alert: Alert, expires: datetime, who: ChangeAuthor) -> dict[str, Silence]:
     """The silences that can be made of an alert, by trait; none of a log's misbehaviour."""
     plain = Silence(expires, who.name, who.note)
     made = {
@@ -281,7 +283,7 @@ def _add_api(router: APIRouter, desk: AlertDesk) -> None:
         authorization: Annotated[str, Header()] = "",
     ) -> Response:
         desk.require_token(authorization)
-        who, now = Who(body.by, body.note), desk.clock()
+        who, now = ChangeAuthor(body.by, body.note), desk.clock()
         try:
             whole = desk.life.find(alert)
         except NoSuchAlert as error:
@@ -307,7 +309,7 @@ def _add_standing(router: APIRouter, desk: AlertDesk) -> None:
     @router.delete("/api/patterns/{number}")
     def revoke(number: int, authorization: Annotated[str, Header()] = "") -> Response:
         desk.require_token(authorization)
-        if not desk.patterns.revoke(number, Who("a holder of the token"), desk.clock()):
+        if not desk.patterns.revoke(number, ChangeAuthor("a holder of the token"), desk.clock()):
             raise HTTPException(404, "no pattern of this number is in force")
         return Response(status_code=204)
 
@@ -386,7 +388,7 @@ def _page(desk: AlertDesk, kept: KeptAlert, permit: _Permit) -> HTMLResponse:
             like=like,
             patterns=desk.patterns.all(alert=alert.id),
             permit=permit,
-            traits=list(_silences_of(alert, now, Who(""))) if permit.operator is not None else [],
+            traits=list(_silences_of(alert, now, ChangeAuthor(""))) if permit.operator is not None else [],
             hours=[(each, lasting(timedelta(hours=each))) for each in _HOURS],
             silences=[each for each in silences if each.ended_at is None and each.expires > now and each.covers(alert)],
             sign_in=f"/login?next={quote('/alerts/' + quote(alert.id.encode('utf-8', 'replace'), safe=''), safe='')}",

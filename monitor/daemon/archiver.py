@@ -24,7 +24,7 @@ from monitor.archive.rows import RowTrust, rows_of
 from monitor.archive.writing import ArchiveWriter
 from monitor.backscan.archiving import archive_range, missing_from
 from monitor.backscan.planner import Services
-from monitor.backscan.range import World
+from monitor.backscan.range import ScanEnvironment
 from monitor.config import ArchiveConfig
 from monitor.logs.opening import LogTrees, OpenTrees
 from monitor.model.log_source import LogApi
@@ -192,7 +192,7 @@ class LogArchiver(Archiver):
         end = min(last, first + _STEP.get(source.identity.api, _STEP_OTHERWISE))
         known = self._store.position(tree.log)
         _LOG.info("archive_gap log=%s first=%d last=%d", tree.log, first, end)
-        world = World(self._timing, patience=(), pauses=(1.0,))
+        world = ScanEnvironment(self._timing, patience=(), pauses=(1.0,))
         archive_range(
             source,
             writer.files,

@@ -20,7 +20,7 @@ from monitor.backscan.planner import FromArchive, LogBackscan, Services
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
 from monitor.daemon.canary import Canary, CanaryChannel, check_canary
 from monitor.daemon.followed_logs import configured_logs, where_it_is
-from monitor.daemon.supervisor import LogSupervisor, PassHelpers, Watching
+from monitor.daemon.supervisor import LogSupervisor, PassHelpers, WatchSettings
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import FollowLimits, Timing
 from monitor.following.workers import ScanWorkers
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
 _OTHERWISE: Final = 50
-# Entries that one process fetches, examines and commits in a second.
+# Entries that one process fetches, scans and commits in a second.
 _ONE_PROCESS: Final = 50_000
 _BURST: Final = 20
 _LEAST_SECRET: Final = 32
@@ -80,7 +80,7 @@ class LogParts:
             log.name,
             self._opener(log, fetcher),
             services,
-            Watching(config.freshness(log), self._limits, log.witnesses, appeared),
+            WatchSettings(config.freshness(log), self._limits, log.witnesses, appeared),
             PassHelpers(
                 executor,
                 self._examiners if uses_processes(config.objectives, log) else self._examined_here,
@@ -262,10 +262,10 @@ def archived_past(config: Config, database: Database) -> "NameHistory | None":
 
 
 def uses_processes(objectives: Objectives, log: LogConfig) -> bool:
-    """True if other processes examine a backlog of the log: as configured, else if this process would be too slow.
+    """True if other processes scan a backlog of the log: as configured, else if this process would be too slow.
 
-    Sending entries to a process takes half as long as examining them here, so other processes help only if the
-    allowed requests bring more entries than one process can examine.
+    Sending entries to a process takes half as long as scanning them here, so other processes help only if the
+    allowed requests bring more entries than one process can scan.
     """
     if objectives.examine_processes is not None:
         return objectives.examine_processes > 1
@@ -367,11 +367,11 @@ def from_archive(
         return None
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
     from monitor.archive.search import Archive  # noqa: PLC0415
-    from monitor.backscan.by_archive import Asked, offer_archived  # noqa: PLC0415
+    from monitor.backscan.by_archive import ArchiveSearchInputs, offer_archived  # noqa: PLC0415
 
     opened = Archive(ArchiveFiles(archive.location))
     return lambda source, gap, matcher, rules, judge: offer_archived(
-        Asked(opened, store, matcher, rules, judge, clock, on_batch, on_evidence), source, gap
+        ArchiveSearchInputs(opened, store, matcher, rules, judge, clock, on_batch, on_evidence), source, gap
     )
 
 

@@ -31,7 +31,7 @@ from monitor.config import PUBLIC_TRUST, CanaryConfig, Config
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.raising.signing_alerts import MISSED, NOT_SIGNED, SEEN, canary_missed_alert, canary_not_signed_alert
 from monitor.store import canaries as runs
-from monitor.store.alert_life import AlertLife, Who
+from monitor.store.alert_life import AlertLife, ChangeAuthor
 from monitor.store.authorisations import Authorisations
 from monitor.store.canaries import Canaries, CanaryRun
 from monitor.store.health import LogCondition
@@ -273,7 +273,7 @@ class Canary:
             self.trouble = None
             over = [alert for alert, _, _ in self._life.open_of_kinds((MISSED, NOT_SIGNED))]
             if over:
-                self._life.resolve(over, Who("signwatch", "A canary was seen in time."), now)
+                self._life.resolve(over, ChangeAuthor("signwatch", "A canary was seen in time."), now)
         self._meter.canary_failing(failing=self.trouble is not None)
 
     def _send_directly(self, fault: str, now: datetime) -> bool:

@@ -18,7 +18,7 @@ from monitor.archive.histogram import as_svg
 from monitor.daemon.pages import bars, environment, explanation
 from monitor.daemon.status import Status
 from monitor.model.errors import OwnFault
-from monitor.store.events import Events, Wanted
+from monitor.store.events import Events, FindingFilter
 from monitor.store.history import History, pauses
 from monitor.store.patterns import Patterns
 from monitor.store.reading import AlertsAbout, KeptEvidence, Reading
@@ -99,7 +99,7 @@ class _Pages:
         alerts = self._reading.alerts(_EVENTS, about=AlertsAbout(rule=rule))
         if known is None and counts is None and not alerts:
             raise _unknown("rule", rule)
-        wanted = Wanted(rule=rule)
+        wanted = FindingFilter(rule=rule)
         offered = [] if known is None else self._offered(known)
         return self._html(
             "rule.html.j2",
@@ -107,7 +107,7 @@ class _Pages:
             rule=known,
             events=self._events.newest(_EVENTS, wanted),
             counts=self._events.count(wanted),
-            found=self._days(self._events.per_day(Wanted(rule=rule, begin=self._month()))),
+            found=self._days(self._events.per_day(FindingFilter(rule=rule, begin=self._month()))),
             alerts=alerts,
             offered=offered,
             patterns=Patterns(self._console.store.database).all(rule=rule)[:_ROWS],
@@ -129,19 +129,19 @@ class _Pages:
             log=status,
             entries=self._days({each.day: each.last - each.first for each in days}),
             lags=self._days({each.day: each.lag for each in days}),
-            found=self._days(self._events.per_day(Wanted(log=log, begin=month))),
+            found=self._days(self._events.per_day(FindingFilter(log=log, begin=month))),
             pauses=sorted(missed, key=lambda each: each.began, reverse=True)[:_PAUSES],
             pause_count=len(missed),
             heads=heads,
             head_count=self._history.head_count(log),
             evidence=self._evidence_of(log),
-            events=self._events.newest(_EVENTS, Wanted(log=log)),
+            events=self._events.newest(_EVENTS, FindingFilter(log=log)),
             alerts=self._reading.alerts(_EVENTS, about=AlertsAbout(log=log)),
         )
 
     def signing(self, log: str, index: int) -> Response:
         is_index = 0 <= index < _MOST_ENTRIES
-        found = self._events.newest(_EVENTS, Wanted(log=log, index=index)) if is_index else []
+        found = self._events.newest(_EVENTS, FindingFilter(log=log, index=index)) if is_index else []
         alerts = self._reading.alerts(_EVENTS, about=AlertsAbout(log=log, index=index)) if is_index else []
         if not found and not alerts:
             raise _unknown("finding", f"{log}:{index}")
@@ -183,7 +183,7 @@ class _Pages:
             ],
             alerts=self._reading.alerts(_EVENTS, prefix=text) if is_id else [],
             evidence=self._reading.evidence(_EVENTS, prefix=text) if is_id else [],
-            events=self._events.newest(_EVENTS, Wanted(name=text)),
+            events=self._events.newest(_EVENTS, FindingFilter(name=text)),
             has_archive=self._console.search is not None,
             answer=answer,
             # Drawn by our own code: numbers, dates, and a title of ours.

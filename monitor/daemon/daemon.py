@@ -32,7 +32,7 @@ from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.raising.log_alerts import CONDITIONS, own_fault_alert
-from monitor.store.alert_life import Who, silence_ended_alert
+from monitor.store.alert_life import ChangeAuthor, silence_ended_alert
 from monitor.store.health import ids_of_condition
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import NOTICES
@@ -250,7 +250,7 @@ class Daemon:
                 _LOG.warning("escalated alert=%s", alert)
         over = list(self._over({alert.id for alert in own}))
         if over:
-            life.resolve(over, Who("signwatch", "The condition of the alert has ended."), now)
+            life.resolve(over, ChangeAuthor("signwatch", "The condition of the alert has ended."), now)
         self._meter.open_alerts(life.open_counts())
 
     def _over(self, own: Collection[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from alerts.alert import Alert, Owner
 from monitor.model.log_source import SignedHead
-from monitor.model.witness_policy import Witnessed
+from monitor.model.witness_policy import WitnessReport
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class PassResult:
     unreadable: int = 0
     dropped: int = 0
     evidence: list[str] = field(default_factory=list)
-    witnessed: Witnessed | None = None
+    witnessed: WitnessReport | None = None
     answered: bool = False
     note: str = ""
     unrecorded: bool = False

@@ -21,7 +21,7 @@ from monitor.raising.entry_alerts import DROPPED
 from monitor.store.canaries import CanaryRun
 from monitor.store.coverage import BackScan
 from monitor.store.events import Event, Events
-from monitor.store.health import Dropped, InForce, LogCondition, Trouble
+from monitor.store.health import DroppedCount, InForce, LogCondition, LogTrouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
 from monitor.store.store import Store
 from monitor.trust.trust_root import read_trust_root
@@ -53,7 +53,7 @@ class LogStatus:
     entries: int = 0
     coverage: LogCoverage | None = None
     back_scan: BackScan | None = None
-    dropped: Dropped | None = None
+    dropped: DroppedCount | None = None
     dropped_open: int = 0
     evidence: int = 0
     quiet: bool = False
@@ -404,7 +404,7 @@ def _back_scan_document(scan: BackScan | None) -> dict[str, Any] | None:
     }
 
 
-def _trouble_document(trouble: Trouble | None) -> dict[str, Any] | None:
+def _trouble_document(trouble: LogTrouble | None) -> dict[str, Any] | None:
     if trouble is None:
         return None
     return {

@@ -30,7 +30,7 @@ from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, 
 from monitor.model.inclusion_promise import Overdue
 from monitor.model.log_source import Freshness, LogSource, Position, PromisingSource, SignedHead
 from monitor.model.state import Batch, State
-from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
+from monitor.model.witness_policy import WitnessPolicy, WitnessReport, follow_up, judge
 from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import (
     could_not_ask_alert,
@@ -125,7 +125,7 @@ class _FollowedTree:
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class WatchSettings:
     """Settings for one log: its freshness, the limits of a pass, and the required witnesses.
 
     `appeared` means that a later trust root added the log, which is then followed from its first entry.
@@ -139,13 +139,13 @@ class Watching:
 
 @dataclass(frozen=True, slots=True)
 class PassHelpers:
-    """Helpers of a pass: `executor` fetches ahead, `examiners` examine large backlogs.
+    """Helpers of a pass: `executor` fetches ahead, `scan_workers` scan large backlogs.
 
     `archive` gets committed batches.
     """
 
     executor: Executor | None = None
-    examiners: ScanWorkers | None = None
+    scan_workers: ScanWorkers | None = None
     archive: Handovers | None = None
 
 
@@ -157,7 +157,7 @@ class LogSupervisor:
         name: str,
         open_trees: OpenTrees,
         services: Services,
-        watching: Watching,
+        watching: WatchSettings,
         workers: PassHelpers | None = None,
     ) -> None:
         self.name = name
@@ -296,10 +296,10 @@ class LogSupervisor:
         workers = self._workers
         handover = workers.archive.of(log) if workers.archive is not None else None
         state = ObservedState(self._store, self._meter, PassResult(log), handover)
-        examiner, examiners = None, workers.examiners
-        if examiners is not None and (handover is not None or examiners.is_parallel):
-            examiner = examiners.examiner(held, log, source.identity.api)
-            examiner = examiner if handover is None else handover.watching(examiner)
+        batch_scanner, scan_workers = None, workers.scan_workers
+        if scan_workers is not None and (handover is not None or scan_workers.is_parallel):
+            batch_scanner = scan_workers.batch_scanner(held, log, source.identity.api)
+            batch_scanner = batch_scanner if handover is None else handover.watching(batch_scanner)
         follower = LogFollower(
             source,
             state,
@@ -308,7 +308,7 @@ class LogSupervisor:
             self._timing,
             limits=self._watching.limits,
             executor=workers.executor,
-            examiner=examiner,
+            batch_scanner=batch_scanner,
             # Trees may be listed again between two polls, so unkept promises are counted across listings.
             unkept=self._unkept.setdefault(log, {}),
         )
@@ -376,14 +376,14 @@ class LogSupervisor:
 
     def _ask_witnesses(
         self, policy: WitnessPolicy, shown: SignedHead, now: datetime, fresh_for: timedelta | None
-    ) -> Witnessed:
+    ) -> WitnessReport:
         """Compare the newest head with the policy; the beginning of a failure is stored for a restart."""
         before = self._store.witnesses.status(shown.log)
         cosigning = judge(policy, shown, now, fresh_for)
         status = follow_up(policy, before, cosigning, now)
         if status != before:
             self._store.witnesses.keep(shown.log, status)
-        witnessed = Witnessed(policy.required, cosigning, status)
+        witnessed = WitnessReport(policy.required, cosigning, status)
         self._store.enqueue(witness_alerts(policy, witnessed, shown, now, self._stale_after))
         return witnessed
 

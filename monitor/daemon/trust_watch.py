@@ -18,7 +18,7 @@ from monitor.raising.trust_alerts import (
 )
 from monitor.store.history import KeptRoot
 from monitor.store.store import Store
-from monitor.trust.history import Recorded, TrustHistory, changes
+from monitor.trust.history import RecordedRoot, TrustHistory, changes
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.signing_configs import disagreements, read_signing_config
 from monitor.trust.trust_root import read_trust_root
@@ -111,4 +111,6 @@ def trust_of(config: TrustConfig, clock: Callable[[], datetime], store: Store | 
 
 def history_of(store: Store) -> TrustHistory:
     """Every recorded root. Raises `OwnFault` when one cannot be read."""
-    return TrustHistory(tuple(Recorded(read_trust_root(each.document), each.seen_at) for each in store.trust_roots()))
+    return TrustHistory(
+        tuple(RecordedRoot(read_trust_root(each.document), each.seen_at) for each in store.trust_roots())
+    )

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from alerts.alert import Alert, Owner, Severity, alert_id, counted, exactly
-from monitor.store.events import Events, Wanted
+from monitor.store.events import Events, FindingFilter
 from monitor.store.history import History, pauses
 from monitor.store.reading import AlertsAbout, Reading
 from monitor.store.store import Store
@@ -90,7 +90,7 @@ def _title(unexpected: int, *, lied: bool, missed: bool) -> str:
 
 def _counts(store: Store, rules: Sequence[str], begin: datetime, end: datetime) -> dict[str, int]:
     events = Events(store.database)
-    found = events.count(Wanted(begin=begin, end=end, rules=tuple(rules)))
+    found = events.count(FindingFilter(begin=begin, end=end, rules=tuple(rules)))
     return {outcome.value: found.get(outcome.value, 0) for outcome in Outcome}
 
 

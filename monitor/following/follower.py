@@ -109,7 +109,7 @@ def fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) ->
     return Fetched(part.start, tuple(entries))
 
 
-def fetch_and_examine(source: LogSource, head: SignedHead, part: range, batch_bytes: int, scanner: Scanner) -> Fetched:
+def fetch_and_scan(source: LogSource, head: SignedHead, part: range, batch_bytes: int, scanner: Scanner) -> Fetched:
     """Fetch entries, hash and read each piece as it comes, and forget its bytes: a new piece takes its memory.
 
     A batch also ends where it has `MAX_MATCHES`.
@@ -127,9 +127,9 @@ def fetch_and_examine(source: LogSource, head: SignedHead, part: range, batch_by
         if taken < len(piece) or scan.is_full:
             break
         del piece
-    examined = scan.done()
+    scanned = scan.done()
     kept = (first,) if first is not None and start == part.start + 1 else ()
-    return Fetched(part.start, kept, examined, tuple(timed))
+    return Fetched(part.start, kept, scanned, tuple(timed))
 
 
 def _cut(start: int, stop: int, batch_entries: int) -> range:
@@ -213,7 +213,7 @@ class WantedEntries(Iterator[Fetched]):
 
 
 BatchScanner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, ScannedBatch]]]
-"""Examines batches in order; may read ahead. An error of fetching is raised in place of its batch."""
+"""Scans batches in order; may read ahead. An error of fetching is raised in place of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +265,10 @@ class LogFollower:
         *,
         limits: FollowLimits | None = None,
         executor: Executor | None = None,
-        examiner: BatchScanner | None = None,
+        batch_scanner: BatchScanner | None = None,
         unkept: Unkept | None = None,
     ) -> None:
-        """Entries are hashed and read where they are fetched, unless an `examiner` does that.
+        """Entries are hashed and read where they are fetched, unless an `batch_scanner` does that.
 
         `unkept` counts broken promises by kind and event; the caller keeps it for the next follower.
         """
@@ -276,7 +276,7 @@ class LogFollower:
         self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or FollowLimits()
         self._retry = RetryPolicy(self._limits.pauses, timing.pause)
         self._committer = BatchCommitter(source, state, judge, timing.clock)
-        self._executor, self._examiner = executor, examiner
+        self._executor, self._examiner = executor, batch_scanner
         self._identity = source.identity
         self._unkept = unkept if unkept is not None else {}
 
@@ -346,8 +346,8 @@ class LogFollower:
         findings = unreadable = tries = 0
         while position.frontier.size < end and not self._stop():
             try:
-                for fetched, examined in self._batches(position, end, size):
-                    position, batch = self._committer.commit(position, fetched, examined)
+                for fetched, scanned in self._batches(position, end, size):
+                    position, batch = self._committer.commit(position, fetched, scanned)
                     findings, unreadable = findings + len(batch.findings), unreadable + len(batch.unreadable)
                     tries = 0
                     if self._stop():
@@ -378,9 +378,9 @@ class LogFollower:
             narrowed = size < (self._limits.batch_entries or self._usual_batch())
             yield from self._examiner(WantedEntries(position, end, batches, narrowed=narrowed))
             return
-        for fetched in ahead(lambda part: fetch_and_examine(self._source, head, part, most, self._scanner)):
-            if fetched.examined is not None:
-                yield fetched, fetched.examined
+        for fetched in ahead(lambda part: fetch_and_scan(self._source, head, part, most, self._scanner)):
+            if fetched.scanned is not None:
+                yield fetched, fetched.scanned
 
     def _usual_batch(self) -> int:
         held = self._examiner is not None or self._identity.api is LogApi.REKOR_V1
@@ -423,7 +423,7 @@ class BatchCommitter:
     judge: Judge
     clock: Callable[[], datetime]
 
-    def commit(self, position: Position, fetched: Fetched, examined: ScannedBatch) -> tuple[Position, Batch]:
+    def commit(self, position: Position, fetched: Fetched, scanned: ScannedBatch) -> tuple[Position, Batch]:
         """Prove, judge and commit one hashed batch; returns the new position, and the committed batch.
 
         Raises `NotShown` when the log did not sign these entries: the evidence of a batch of one names the entry.
@@ -431,23 +431,23 @@ class BatchCommitter:
         Raises:
         `StateConflict`, `FetchFailed`, `OwnFault`.
         """
-        frontier = examined.extend(position.frontier)
+        frontier = scanned.extend(position.frontier)
         self._prove(frontier, position.head.head, fetched)
         timed = fetched.timed
         moved = replace(position, frontier=frontier, last_timed=timed[-1] if timed else position.last_timed)
         for _ in range(_JUDGEMENTS - 1):
             with suppress(PastMoved):
-                return moved, self._commit(position, moved, fetched, examined)
-        return moved, self._commit(position, moved, fetched, examined)
+                return moved, self._commit(position, moved, fetched, scanned)
+        return moved, self._commit(position, moved, fetched, scanned)
 
-    def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: ScannedBatch) -> Batch:
+    def _commit(self, position: Position, moved: Position, fetched: Fetched, scanned: ScannedBatch) -> Batch:
         """Judge a batch by the present past, and commit it; `PastMoved` when the past grew meanwhile."""
-        log, scan, now = self.source.identity.log, examined.scan, self.clock()
+        log, scan, now = self.source.identity.log, scanned.scan, self.clock()
         before = position.last_timed
         timed = [*([before] if before is not None else ()), *fetched.timed]
         hits = without_times(scan.hits, disordered(timed))
         findings = tuple(self.judge.judge(hits, now))
-        batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
+        batch = Batch(log, scanned.start, scanned.end, findings, scan.unreadable, scan.kinds, scan.dropped)
         alerts = [
             *self.judge.alerts(findings, now),
             *alerts_of_unreadable(log, scan.unreadable, now),

@@ -86,23 +86,23 @@ class ScannedBatch:
 class Fetched:
     """Entries `[start, end)` of one tree, as served.
 
-    If they were `examined` on arrival, their bytes are dropped: `entries` holds them only for a single entry.
+    If they were `scanned` on arrival, their bytes are dropped: `entries` holds them only for a single entry.
     """
 
     start: int
     entries: tuple[LogEntry, ...]
-    examined: ScannedBatch | None = None
-    examined_timed: tuple[TimedEntry, ...] = ()
+    scanned: ScannedBatch | None = None
+    scanned_timed: tuple[TimedEntry, ...] = ()
 
     @property
     def end(self) -> int:
         """Index after the last entry."""
-        return self.start + len(self.entries) if self.examined is None else self.examined.end
+        return self.start + len(self.entries) if self.scanned is None else self.scanned.end
 
     @property
     def timed(self) -> Sequence[TimedEntry]:
         """Entries for which the log claims a time, in its order."""
-        return timed_entries(self.entries, self.start) if self.examined is None else self.examined_timed
+        return timed_entries(self.entries, self.start) if self.scanned is None else self.scanned_timed
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""Batches examined on all cores, handed back in order, with a bound on how many are under way and on their bytes.
+"""Batches scanned on all cores, handed back in order, with a bound on how many are under way and on their bytes.
 
 `ScanPool` forks before any thread is started, so that compiled rules are shared memory. `ScanWorkers` serve the daemon:
 small batches stay in its process, where they are fastest; for a backlog it spawns processes, each of which compiles
@@ -42,7 +42,7 @@ _matcher: Matcher | None = None
 
 
 class ScanPool:
-    """Examines with one compiled set of rules.
+    """Scans with one compiled set of rules.
 
     Make it before any thread is started: its processes are forked at once. With one job nothing is forked. If there
     are threads already, `spawn_with` are the rules of `matcher`: processes are then spawned with the first batch,
@@ -58,8 +58,8 @@ class ScanPool:
         if jobs > 1:
             self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
 
-    def examiner(self, log: str, api: LogApi) -> BatchScanner:
-        """The function that examines the batches of one tree."""
+    def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
+        """The function that scans the batches of one tree."""
         if self._pool is None:
             return lambda batches: self._inline(batches, log, api)
         pool = self._pool
@@ -205,9 +205,9 @@ class _Running:
 
 
 class ScanWorkers:
-    """Makes examiners of each tree's batches. Safe to use from several threads.
+    """Makes scanners of each tree's batches. Safe to use from several threads.
 
-    `processes` is the greatest number to use; with one or none this process examines all batches. It also examines
+    `processes` is the greatest number to use; with one or none this process scans all batches. It also scans
     the first two batches of a pass, so that processes start only for a backlog of thousands of entries.
     """
 
@@ -219,7 +219,7 @@ class ScanWorkers:
 
     @property
     def is_parallel(self) -> bool:
-        """Whether a backlog may be examined in several processes."""
+        """Whether a backlog may be scanned in several processes."""
         return self._processes > 1
 
     @property
@@ -227,8 +227,8 @@ class ScanWorkers:
         """True while processes are running."""
         return self._running is not None
 
-    def examiner(self, held: HeldRules, log: str, api: LogApi) -> BatchScanner:
-        """Examine one tree's batches with these rules."""
+    def batch_scanner(self, held: HeldRules, log: str, api: LogApi) -> BatchScanner:
+        """Scan one tree's batches with these rules."""
         scanner = RuleScanner(held.everything)
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
@@ -242,7 +242,7 @@ class ScanWorkers:
         return run
 
     def close(self) -> None:
-        """End the processes; nothing is examined in parallel any more."""
+        """End the processes; nothing is scanned in parallel any more."""
         with self._lock:
             self._closed = True
             running, self._running = self._running, None
@@ -262,8 +262,8 @@ class ScanWorkers:
             return
         broken = False
         try:
-            examined = running.pool.examiner(log, api)(_again(first, batches))
-            yield from _with_asked(examined, held, log, api)
+            scanned = running.pool.batch_scanner(log, api)(_again(first, batches))
+            yield from _with_asked(scanned, held, log, api)
         except OwnFault:
             broken = True
             raise
@@ -305,11 +305,11 @@ def _again(first: Fetched, rest: Iterator[Fetched]) -> Iterator[Fetched]:
 
 
 def _with_asked(
-    examined: Iterator[tuple[Fetched, ScannedBatch]], held: HeldRules, log: str, api: LogApi
+    scanned: Iterator[tuple[Fetched, ScannedBatch]], held: HeldRules, log: str, api: LogApi
 ) -> Iterator[tuple[Fetched, ScannedBatch]]:
     """Add the matches of subscribed rules. These are matched here: the processes hold the rules of the file alone."""
     scanner: RuleScanner | None = None
-    for fetched, each in examined:
+    for fetched, each in scanned:
         if not held.everything.asks.size:
             yield fetched, each
             continue

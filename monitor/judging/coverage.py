@@ -1,7 +1,7 @@
 """Coverage: the entries that active rules were offered, as one bounded summary for each log.
 
 Entries from the baseline up to the position count. Following offered all of them to a rule that was active from the
-start; later rules are examined one by one, up to a limit.
+start; later rules are scanned one by one, up to a limit.
 """
 
 import heapq

@@ -25,7 +25,7 @@ _ROUNDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Rechecked:
+class RecheckCounts:
     """Numbers of findings judged again, found unexpected, and still waiting because a log did not answer.
 
     `trouble` is a fault of Signwatch that kept findings from being judged; they stay due.
@@ -37,19 +37,19 @@ class Rechecked:
     trouble: str = ""
 
 
-def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
+def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> RecheckCounts:
     """Judge all due findings again, for a command that ends; at most `_ROUNDS * _AT_ONCE` findings.
 
     Further findings stay due for the next command or a daemon. A fault of Signwatch is returned as a value, so that
     the command still reports the logs.
     """
-    total = Rechecked()
+    total = RecheckCounts()
     for _ in range(_ROUNDS):
         try:
             done = recheck(store, held, trust, now)
         except OwnFault as fault:
             return replace(total, trouble=str(fault))
-        total = Rechecked(
+        total = RecheckCounts(
             total.looked_at + done.looked_at,
             total.unexpected + done.unexpected,
             total.waiting + done.waiting,
@@ -60,7 +60,7 @@ def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime
     return total
 
 
-def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
+def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> RecheckCounts:
     """Judge due findings again, at most some hundred.
 
     A crash between two findings repeats none: each is committed with its alert and the end of its wait.
@@ -102,11 +102,11 @@ class _Again:
         else:
             self._look_for_what_follows(due, signing, rule)
 
-    def ended(self, looked_at: int) -> Rechecked:
+    def ended(self, looked_at: int) -> RecheckCounts:
         """Let findings without a trusted certificate wait further; returns the numbers."""
         if self._still_unverified:
             self._store.wait_on(self._still_unverified)
-        return Rechecked(looked_at, self._unexpected, self._waiting, self._trouble)
+        return RecheckCounts(looked_at, self._unexpected, self._waiting, self._trouble)
 
     def _ask_authorities(self, due: DueFinding, signing: Signing) -> None:
         """Judge a finding as if its entry had just been read: it may need a second judgement of its own."""

@@ -212,7 +212,7 @@ class LogApi(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class HeadStatement:
     """A tree head that the log's key signed."""
 
     origin: str
@@ -221,13 +221,13 @@ class Statement:
     frozen: bool = False
 
 
-def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
+def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> HeadStatement:
     """Verify one raw tree head on its own. Raises `ValueError` when the key did not sign it, or it is no tree head."""
     try:
         match api:
             case LogApi.CT_RFC6962:
                 head = read_sth(raw, spki)
-                return Statement(key_name, head.size, head.root)
+                return HeadStatement(key_name, head.size, head.root)
             case LogApi.CT_STATIC:
                 checkpoint, _ = open_ct_checkpoint(raw, static_ct_key(key_name, spki))
             case LogApi.REKOR_V1:
@@ -237,7 +237,7 @@ def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
     except BadSignature as error:
         raise ValueError(str(error)) from error
     frozen = any(line.startswith(FROZEN) for line in checkpoint.extensions)
-    return Statement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
+    return HeadStatement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
 
 
 CT_APIS: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})

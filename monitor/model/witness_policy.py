@@ -68,7 +68,7 @@ class WitnessStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Witnessed:
+class WitnessReport:
     """State of the witnesses of a log's newest head, for reports."""
 
     required: int

@@ -16,7 +16,7 @@ from typing import Any, Final
 from alerts.alert import rfc3339
 from monitor.model.errors import Evidence, PromiseStatement, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
-from monitor.model.log_source import LogApi, Statement, read_head
+from monitor.model.log_source import HeadStatement, LogApi, read_head
 from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signatures import has_wrong_signature
 from sigstore_entries.signing import EntryRef, Unreadable
@@ -213,7 +213,7 @@ def _wrong_signature(evidence: Evidence) -> str:
     return f"The signature in entry {index} was not made by the key or certificate in it, so no log should take it."
 
 
-def _contradiction(statements: list[Statement], evidence: Evidence) -> str | None:
+def _contradiction(statements: list[HeadStatement], evidence: Evidence) -> str | None:
     first, second = sorted(statements, key=lambda s: s.size)
     if first.size == second.size:
         return f"One size, two roots: size {first.size} has only one." if first.root != second.root else None
@@ -229,7 +229,7 @@ def _contradiction(statements: list[Statement], evidence: Evidence) -> str | Non
     return _node_contradiction(statements, evidence)
 
 
-def _node_contradiction(statements: list[Statement], evidence: Evidence) -> str | None:
+def _node_contradiction(statements: list[HeadStatement], evidence: Evidence) -> str | None:
     """Two hashes for one full subtree, each led up to a root the log signed."""
     try:
         known, seen = _first_nodes(statements[0], evidence), _second_nodes(statements[1], evidence)
@@ -246,7 +246,7 @@ def _node_contradiction(statements: list[Statement], evidence: Evidence) -> str 
     )
 
 
-def _first_nodes(head: Statement, evidence: Evidence) -> dict[Coordinate, NodeHash]:
+def _first_nodes(head: HeadStatement, evidence: Evidence) -> dict[Coordinate, NodeHash]:
     if evidence.prefix:
         frontier = Frontier(evidence.sizes[0], evidence.prefix)
         verify_consistency(frontier.size, head.size, evidence.proof, frontier.root(), head.root)
@@ -255,12 +255,12 @@ def _first_nodes(head: Statement, evidence: Evidence) -> dict[Coordinate, NodeHa
     return full_subtrees(index, head.size, leaf_hash(leaf), evidence.proof, head.root)
 
 
-def _second_nodes(head: Statement, evidence: Evidence) -> dict[Coordinate, NodeHash]:
+def _second_nodes(head: HeadStatement, evidence: Evidence) -> dict[Coordinate, NodeHash]:
     index, leaf = evidence.leaves[-1]
     return full_subtrees(index, head.size, leaf_hash(leaf), evidence.second_proof, head.root)
 
 
-def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> RootHash | None:
+def _shown_prefix(first: HeadStatement, second: HeadStatement, evidence: Evidence) -> RootHash | None:
     """Root of the second tree's first leaves, as far as the hashes in the file prove it."""
     try:
         if evidence.prefix:
@@ -273,7 +273,7 @@ def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> Ro
 
 
 def _conclude_promise(
-    evidence: Evidence, statements: list[Statement], promises: list[InclusionPromise], sentences: list[str]
+    evidence: Evidence, statements: list[HeadStatement], promises: list[InclusionPromise], sentences: list[str]
 ) -> Conclusion:
     """Conclusion from a promise, the log's head, and the leaf at the promised index. Every signature must verify."""
     if not promises or evidence.event != promises[0].id:
@@ -318,7 +318,7 @@ def _promise_contradiction(promises: list[InclusionPromise], shown: tuple[int, b
 
 
 def _shown_leaf(
-    evidence: Evidence, statements: list[Statement], promised: InclusionPromise
+    evidence: Evidence, statements: list[HeadStatement], promised: InclusionPromise
 ) -> tuple[int, bytes] | None:
     """Index and bytes of the leaf at the promised index, proven into the head."""
     if not evidence.leaves and not evidence.proof:
@@ -347,7 +347,7 @@ def _read_own_promise(evidence: Evidence, signed: PromiseStatement) -> Inclusion
         raise NotEvidence(f"a promise in the file does not verify: {error}") from error
 
 
-def _read_own_head(evidence: Evidence, raw: bytes) -> Statement:
+def _read_own_head(evidence: Evidence, raw: bytes) -> HeadStatement:
     try:
         return read_head(raw, LogApi(evidence.api), evidence.key_name, evidence.spki)
     except ValueError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from monitor.model.log_source import LogApi, LogIdentity, Statement, read_head
+from monitor.model.log_source import HeadStatement, LogApi, LogIdentity, read_head
 from monitor.proof.evidence import NotEvidence, as_base64, from_base64
 from tlog.merkle import HASH_SIZE, ProofInvalid, RootHash, verify_consistency
 
@@ -52,7 +52,7 @@ class IndexCoverage:
             "head": as_base64(self.head),
         }
 
-    def check(self, identity: LogIdentity) -> Statement:
+    def check(self, identity: LogIdentity) -> HeadStatement:
         """Verify the head's signature and every step. Raises `CoverageInvalid`."""
         try:
             head = read_head(self.head, identity.api, identity.key_name, identity.spki)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from monitor.model.log_source import CT_APIS, LogApi, LogSource, SignedHead, Statement, read_head
+from monitor.model.log_source import CT_APIS, HeadStatement, LogApi, LogSource, SignedHead, read_head
 from monitor.proof.evidence import NotEvidence, as_base64, as_text, from_base64
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Unreadable
@@ -51,7 +51,7 @@ class CheckedSignings:
     """Result of checking a file of one log: the signed head, and a sentence for each entry that is in it."""
 
     signings: ProvenSignings
-    head: Statement
+    head: HeadStatement
     sentences: tuple[str, ...]
 
     @property

@@ -37,7 +37,7 @@ def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
 
 
 @dataclass(frozen=True, slots=True)
-class Disordered:
+class TimeDisorder:
     """The log claims to have taken in entry `index` at `told` and its neighbour `other` at `known`, out of order."""
 
     index: int
@@ -46,19 +46,19 @@ class Disordered:
     known: datetime
 
 
-def disordered(timed: Sequence[TimedEntry]) -> dict[int, Disordered]:
+def disordered(timed: Sequence[TimedEntry]) -> dict[int, TimeDisorder]:
     """Entries whose claimed times contradict those of their neighbours, by index; `timed` is in the order of the log.
 
     A log takes entries in one after the other, so a later entry is not earlier by more than the allowed difference
     of clocks. Of such a pair neither time counts. The first of `timed` may be the last entry of the batch before, so
     that a clock that jumped between two batches is noticed too.
     """
-    found: dict[int, Disordered] = {}
+    found: dict[int, TimeDisorder] = {}
     for order, sign in ((timed, 1), (timed[::-1], -1)):
         worst: TimedEntry | None = None
         for each in order:
             if worst is not None and (worst.at - each.at) * sign > CLOCK_SKEW:
-                found.setdefault(each.entry, Disordered(each.entry, each.at, worst.entry, worst.at))
+                found.setdefault(each.entry, TimeDisorder(each.entry, each.at, worst.entry, worst.at))
             if worst is None or (each.at - worst.at) * sign > timedelta(0):
                 worst = each
     return found

@@ -15,7 +15,7 @@ from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, last
 from monitor.model.errors import Evidence
 from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
 from monitor.model.log_source import LogApi, SignedHead, read_head
-from monitor.model.witness_policy import Witnessed, WitnessPolicy
+from monitor.model.witness_policy import WitnessPolicy, WitnessReport
 from monitor.proof.evidence import event_id
 
 
@@ -392,7 +392,7 @@ def back_scan_stuck_alert(log: str, detail: str, remaining: int, since: datetime
 
 
 def witness_alerts(
-    policy: WitnessPolicy, witnessed: Witnessed, head: SignedHead, now: datetime, patience: timedelta
+    policy: WitnessPolicy, witnessed: WitnessReport, head: SignedHead, now: datetime, patience: timedelta
 ) -> Sequence[Alert]:
     """One alert a day for a log with too few witnesses for longer than `patience`; otherwise none.
 

@@ -23,7 +23,7 @@ from monitor.site.subscribing import (
     used_up,
 )
 from monitor.site.subscription_view import csv_stream, json_stream, seen_by
-from monitor.store.authorisations import Announced
+from monitor.store.authorisations import NumberedAuthorisation
 from monitor.store.destinations import STOPPED, SUSPENDED
 from monitor.store.signings import SigningCursor
 from monitor.store.subscribers import Subscriber, Subscription
@@ -383,7 +383,7 @@ def own_of(site: Site, account: Subscriber, subscription: str) -> Subscription:
     return found
 
 
-def announced_json(given: Announced) -> dict[str, Any]:
+def announced_json(given: NumberedAuthorisation) -> dict[str, Any]:
     """One announcement, for programs."""
     leave = given.leave
     return {

@@ -49,7 +49,7 @@ _ADDRESS_PAUSE: Final = timedelta(seconds=10)
 
 
 @dataclass(slots=True)
-class Sent:
+class DeliveryCounts:
     """Result of one pass."""
 
     delivered: int = 0
@@ -96,9 +96,9 @@ class Courier:
         forget_old(self._site)
         return self._site.subscribers.stats()
 
-    def run_pass(self) -> Sent:
+    def run_pass(self) -> DeliveryCounts:
         """Deliver messages that are due now, up to a bound of some thousands."""
-        sent = Sent()
+        sent = DeliveryCounts()
         for _ in range(_ROUNDS):
             now = self._site.clock()
             claimed = self._site.notices.claim(now, _LEASE, CLAIM)
@@ -109,7 +109,7 @@ class Courier:
                 break
         return sent
 
-    def _deliver(self, claimed: Sequence[Notice], now: datetime, sent: Sent) -> None:
+    def _deliver(self, claimed: Sequence[Notice], now: datetime, sent: DeliveryCounts) -> None:
         ids = sorted({each.destination for each in claimed if each.destination})
         rows = self._site.notices.destinations(ids)
         subscriptions = self._site.notices.subscriptions(sorted({e.subscription for e in claimed if e.subscription}))
@@ -248,7 +248,9 @@ class Courier:
             final = True
         return [Result(each, error, final=final, retry_at=retry_at) for each in message.notices]
 
-    def _note_failure(self, message: _Message, failure: DeliveryFailed | None, now: datetime, sent: Sent) -> None:
+    def _note_failure(
+        self, message: _Message, failure: DeliveryFailed | None, now: datetime, sent: DeliveryCounts
+    ) -> None:
         limits = self._site.config.limits
         suspended = self._site.notices.destination_failed(
             message.destination.id,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from monitor.site.lookup import NOT_ARCHIVED, Looked, SigningRow, compared, look, rows_of
+from monitor.site.lookup import NOT_ARCHIVED, NameReport, SigningRow, compared, look, rows_of
 from monitor.site.parts import Site
 from monitor.site.sessions import Form, RequestRefused, first
 from monitor.store.signings import ArchivedEntry, PastSigning, Unread
@@ -65,7 +65,7 @@ class SubscriptionDraft:
     """
 
     subject: Subject
-    looked: Looked
+    looked: NameReport
     parts: tuple[ProposedExpectation, ...]
     offers: tuple[ProposedExpectation, ...]
     used: tuple[str, ...]
@@ -128,7 +128,7 @@ def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
 
 
 def _proposed(
-    learned: Looked, current: Mapping[str, Any]
+    learned: NameReport, current: Mapping[str, Any]
 ) -> tuple[tuple[ProposedExpectation, ...], tuple[ProposedExpectation, ...]]:
     """Parts and offers of a form; a present expectation keeps its values."""
     now = [ProposedExpectation(key, (value,), describe(key, value)) for key, value in current.items()]
@@ -142,7 +142,7 @@ def _proposed(
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedSigning:
     """One past signing under a draft. `why` is the reason for an unread entry, `lacks` the parts not compared.
 
     `marks` are the style sheet's classes for its row, by the parts that it does not meet.
@@ -159,14 +159,14 @@ class Judged:
         return NOT_COMPARED if self.why and self.row.outcome == Outcome.EXPECTED else self.row.outcome
 
 
-def preview_of(site: Site, draft: SubscriptionDraft, client: str) -> list[Judged]:
+def preview_of(site: Site, draft: SubscriptionDraft, client: str) -> list[JudgedSigning]:
     """Signings that show a draft's verdicts: first those that would cause alerts, then the newest."""
     shown = {row.signing.where for row in _chosen(draft.looked.rows)}
     judged = [each for each in every_judged(site, draft, client) if each.row.signing.where in shown]
     return sorted(judged, key=lambda each: _rank(each.row))
 
 
-def every_judged(site: Site, draft: SubscriptionDraft, client: str) -> list[Judged]:
+def every_judged(site: Site, draft: SubscriptionDraft, client: str) -> list[JudgedSigning]:
     """Every signing that a look-up shows, newest first; entries of the preview are read whole."""
     ask = draft.ask
     if ask is None:
@@ -182,7 +182,7 @@ def every_judged(site: Site, draft: SubscriptionDraft, client: str) -> list[Judg
     expect = json.loads(ask.document).get("expect", {})
     lacks = (*_NEVER_ARCHIVED, *(key.replace("_", " ") for key in expect if key in NOT_ARCHIVED))
     return [
-        Judged(
+        JudgedSigning(
             row,
             _marks(draft, row, failing.get(row.signing.where, ())),
             why.get(row.signing.where, _NOT_SHOWN) if row.signing.where in unread else "",
@@ -192,7 +192,7 @@ def every_judged(site: Site, draft: SubscriptionDraft, client: str) -> list[Judg
     ]
 
 
-def notes_of(draft: SubscriptionDraft, preview: Sequence[Judged]) -> list[str]:
+def notes_of(draft: SubscriptionDraft, preview: Sequence[JudgedSigning]) -> list[str]:
     """Sentences about entries that were not read, and entries that the subscription does not search for."""
     counts: dict[str, int] = {}
     for each in preview:

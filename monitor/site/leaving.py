@@ -31,7 +31,7 @@ _AGAIN: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class StoppableState:
     """Present state of the object that a link stops: one of the three is set, or none if it is deleted."""
 
     kind: str
@@ -99,7 +99,7 @@ def router(site: Site) -> APIRouter:
     return routes
 
 
-def _stop(site: Site, leaving: Leaving) -> None:
+def _stop(site: Site, leaving: StoppableState) -> None:
     if leaving.subscription is not None:
         site.subscribers.unsubscribe(leaving.subscription.id, None)
     elif leaving.destination is not None:
@@ -108,17 +108,17 @@ def _stop(site: Site, leaving: Leaving) -> None:
         site.subscribers.set_weekly(leaving.weekly.id, on=False)
 
 
-def _leaving(site: Site, token: str) -> Leaving:
+def _leaving(site: Site, token: str) -> StoppableState:
     match site.keys.unseal("leave", token):
         case [str(kind), str(identifier)]:
             if kind == SUBSCRIPTION:
-                return Leaving(kind, subscription=site.subscribers.subscription(identifier, None))
+                return StoppableState(kind, subscription=site.subscribers.subscription(identifier, None))
             if kind == DESTINATION:
                 found = site.subscribers.destinations.find(identifier, None)
                 owner = None if found is None else site.subscribers.by_id(found.subscriber)
                 is_own = found is not None and owner is not None and found.target.lower() == owner.address.lower()
-                return Leaving(kind, destination=found, is_own=is_own)
-            return Leaving(WEEKLY, weekly=site.subscribers.by_id(identifier))
+                return StoppableState(kind, destination=found, is_own=is_own)
+            return StoppableState(WEEKLY, weekly=site.subscribers.by_id(identifier))
     raise RequestRefused(
         404,
         "This link does not work",

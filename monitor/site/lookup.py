@@ -120,7 +120,7 @@ class SigningRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class NameReport:
     """The whole answer about a name: `total` vouched signings, and `unverified` other entries."""
 
     subject: Subject
@@ -170,7 +170,7 @@ class Looked:
         return None if not asked or None in asked else min(at for at in asked if at is not None)
 
 
-def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
+def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> NameReport:
     """Answer about a name; `expect`, if given, replaces the learned expectation."""
     known = past.signings(subject)
     found = known.shown
@@ -179,7 +179,7 @@ def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str
     ask = ask_of(subject.select(), chosen)
     rule = rule_of(0, ask.document)
     rows = rows_of(found, rule, now)
-    return Looked(
+    return NameReport(
         subject=subject,
         found=found,
         rows=rows,
@@ -196,7 +196,7 @@ def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str
     )
 
 
-def compared(looked: Looked, ask: Ask) -> Looked:
+def compared(looked: NameReport, ask: Ask) -> NameReport:
     """The same answer about a name, compared with another request, without reading again."""
     rule = rule_of(0, ask.document)
     rows = rows_of(looked.found, rule, looked.now)
@@ -297,7 +297,7 @@ def _in_words(expected: str) -> str:
     return word({form: text}) if colon and form in ("glob", "regex") else expected
 
 
-def headline(looked: Looked) -> tuple[str, str, str]:
+def headline(looked: NameReport) -> tuple[str, str, str]:
     """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and the content of the round mark."""
     trusted, unlike = len(looked.trusted), len(looked.unlike)
     if unlike:
@@ -313,7 +313,7 @@ def headline(looked: Looked) -> tuple[str, str, str]:
     return "Nothing found in this name", "calm", "0"
 
 
-def headline_detail(looked: Looked) -> str:
+def headline_detail(looked: NameReport) -> str:
     """The sentence under the headline."""
     unlike, trusted = looked.unlike, looked.trusted
     if unlike:
@@ -428,7 +428,7 @@ def signing_json(row: SigningRow) -> dict[str, Any]:
     }
 
 
-def covers(looked: Looked) -> str:
+def covers(looked: NameReport) -> str:
     """Kind of answer, by its source."""
     if looked.source == "archive":
         return (

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from alerts.inert import inert_json
 from monitor.site.lookup import (
     SHOWN,
-    Looked,
+    NameReport,
     SigningRow,
     covers,
     headline,
@@ -111,7 +111,7 @@ def _add_page(routes: APIRouter, site: Site, path: str, template: str) -> None:
         return site.page(request, template)
 
 
-def identity_values(looked: Looked) -> dict[str, Any]:
+def identity_values(looked: NameReport) -> dict[str, Any]:
     """Contents of the page about a name."""
     title, tone, mark = headline(looked)
     return {
@@ -125,7 +125,7 @@ def identity_values(looked: Looked) -> dict[str, Any]:
     }
 
 
-def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[SigningRow], SigningCursor | None]:
+def _behind(site: Site, looked: NameReport, before: str) -> tuple[Sequence[SigningRow], SigningCursor | None]:
     """A page of vouched signings in a name, and the place of the next page; the first page holds the compared rows."""
     after = SigningCursor.read(before)
     if after is None:
@@ -143,7 +143,7 @@ def part_json(part: ProposedExpectation) -> dict[str, Any]:
     return {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
 
 
-def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
+def looked_json(site: Site, looked: NameReport, before: str = "") -> dict[str, Any]:
     """The answer about a name for programs. `older` is the value of `before` for the next page."""
     rows, older = _behind(site, looked, before)
     document: dict[str, Any] = {

@@ -12,7 +12,7 @@ from jinja2 import Environment
 from monitor.site.limits import RateLimits
 from monitor.site.lookup import NameHistory
 from monitor.site.rendering import environment
-from monitor.site.sessions import Door, SiteKeys, Visitor
+from monitor.site.sessions import RequestAuthenticator, SiteKeys, Visitor
 from monitor.site_config import SiteConfig
 from monitor.store.database import Database
 from monitor.store.notices import Notices
@@ -46,7 +46,7 @@ class Site:
     past: NameHistory
     found: FoundPast
     limits: RateLimits
-    door: Door
+    door: RequestAuthenticator
     templates: Environment
     clock: Callable[[], datetime]
     prove: ProveEntry | None = None
@@ -113,7 +113,7 @@ def build_site(
         past=past or found,
         found=found,
         limits=RateLimits(config.limits, database, clock),
-        door=Door(config, keys, subscribers),
+        door=RequestAuthenticator(config, keys, subscribers),
         templates=environment(),
         clock=clock,
     )

@@ -111,7 +111,7 @@ class Visitor:
         return self.subscriber
 
 
-class Door:
+class RequestAuthenticator:
     """Identifies visitors, and checks the origin of their requests."""
 
     def __init__(self, config: SiteConfig, keys: SiteKeys, subscribers: Subscribers) -> None:

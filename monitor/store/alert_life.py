@@ -31,7 +31,7 @@ class NoSuchAlert(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class ChangeAuthor:
     """The person who changes an alert, and their note."""
 
     name: str
@@ -65,7 +65,7 @@ class AlertLife:
             raise NoSuchAlert(f"{what} an id that begins with {beginning!r:.80}")
         return str(found[0])
 
-    def acknowledge(self, alert: str, who: Who, now: datetime) -> bool:
+    def acknowledge(self, alert: str, who: ChangeAuthor, now: datetime) -> bool:
         """Record that a person has seen an alert; false when it was acknowledged already.
 
         From then on, the names in its finding count as the past.
@@ -79,7 +79,7 @@ class AlertLife:
             self._record(connection, alert, ChangeKind.ACKNOWLEDGED, who, now)
         return True
 
-    def reopen(self, alert: str, who: Who, now: datetime) -> bool:
+    def reopen(self, alert: str, who: ChangeAuthor, now: datetime) -> bool:
         """Open an alert again; false when it is open. The names in its finding no longer count as the past.
 
         Patterns that were made of it are revoked.
@@ -95,7 +95,7 @@ class AlertLife:
             self._record(connection, alert, ChangeKind.REOPENED, who, now)
         return True
 
-    def resolve(self, alerts: Sequence[str], who: Who, now: datetime) -> int:
+    def resolve(self, alerts: Sequence[str], who: ChangeAuthor, now: datetime) -> int:
         """Record that the condition of open alerts has ended; returns the number of alerts that were open."""
         count = 0
         with self.database.write() as connection:
@@ -153,7 +153,7 @@ class AlertLife:
         with self.database.write() as connection:
             return self.silences.take_ended(connection, now)
 
-    def _record(self, connection: Connection, alert: str, kind: ChangeKind, who: Who, now: datetime) -> None:
+    def _record(self, connection: Connection, alert: str, kind: ChangeKind, who: ChangeAuthor, now: datetime) -> None:
         by, note = who.name[:_MAX_TEXT], who.note[:_MAX_TEXT]
         row = {"alert": alert, "change": kind.value, "at": now, "made_by": by, "note": note}
         add_new(connection, _CHANGE, [row])

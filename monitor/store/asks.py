@@ -24,7 +24,7 @@ _PAGE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class AskUpdate:
     """A request that came in force (`active`) or ended, with its index keys.
 
     An `owned` request may change its keys: its text changes, and its number and past stay.
@@ -100,7 +100,7 @@ class Asks:
         with self._database.read() as connection:
             return int(connection.execute(select(_CHANGE.c.change)).scalar() or 0)
 
-    def changed(self, after: int, up_to: int) -> Iterator[Changed]:
+    def changed(self, after: int, up_to: int) -> Iterator[AskUpdate]:
         """Requests that changed after one change up to another, in order, each in its last state."""
         at = (after, -1)
         while True:
@@ -117,7 +117,7 @@ class Asks:
             for number, keys, version, active, change, owner in rows:
                 if version != KEYS_VERSION:
                     keys = self._rekeyed(number)  # noqa: PLW2901
-                yield Changed(number, keys, active, change, bool(owner))
+                yield AskUpdate(number, keys, active, change, bool(owner))
             if len(rows) < _PAGE:
                 return
             at = (rows[-1].change, rows[-1].number)

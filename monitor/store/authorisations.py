@@ -19,7 +19,7 @@ _GROUP: Final = func.coalesce(_GIVEN.c.together, _GIVEN.c.id)
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class NumberedAuthorisation:
     """An authorisation, by its number."""
 
     number: int
@@ -55,13 +55,15 @@ class Authorisations:
             raise OwnFault("an authorisation of no digest was to be stored")
         return number
 
-    def of_rule(self, rule: str) -> list[Announced]:
+    def of_rule(self, rule: str) -> list[NumberedAuthorisation]:
         """Every authorisation of a rule that was not revoked, oldest first, including expired and used up ones."""
         first = (_GIVEN.c.rule == rule, _GIVEN.c.revoked_at.is_(None), _GIVEN.c.together.is_(None))
         with self._database.read() as connection:
             rows = connection.execute(select(_GIVEN).where(*first).order_by(_GIVEN.c.id)).mappings().all()
         return [
-            Announced(row["id"], Authorisation(row["digest"], row["count"], row["expires"], row["note"], row["what"]))
+            NumberedAuthorisation(
+                row["id"], Authorisation(row["digest"], row["count"], row["expires"], row["note"], row["what"])
+            )
             for row in rows
         ]
 

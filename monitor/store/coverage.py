@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, case, delete, func, select, update
 
 from alerts.alert import Owner
 from monitor.store.database import Database, lock_name
-from monitor.store.health import Trouble, trouble_of
+from monitor.store.health import LogTrouble, trouble_of
 from monitor.store.sql import add_or_replace, chunks, table
 from monitor.store.tables import BackScanRow, LogPosition, ScannedRange
 
@@ -264,7 +264,7 @@ class BackScan:
     at: datetime
     remaining: int
     rate: int = 0
-    trouble: Trouble | None = None
+    trouble: LogTrouble | None = None
 
 
 class BackScans:
@@ -291,7 +291,7 @@ class BackScans:
         known = self.all().get(now.log)
         before = known.trouble if known is not None else None
         since = before.since if before is not None and before.owner is owner else now.at
-        now = replace(now, rate=0, trouble=Trouble(owner, reason, detail[:_MAX_DETAIL], since))
+        now = replace(now, rate=0, trouble=LogTrouble(owner, reason, detail[:_MAX_DETAIL], since))
         with self._database.write() as connection:
             add_or_replace(connection, _BACK_SCAN, _row(now), ("log",))
         return now

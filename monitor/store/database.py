@@ -42,7 +42,7 @@ class WrongSchema(OwnFault):
     """The database was written by another version of the program."""
 
 
-class Turns:
+class FairLock:
     """Lets the writers of one process write in the order in which they came.
 
     SQLite has one writer and lets the others look again every tenth of a second: a loop of short transactions, such as
@@ -106,7 +106,7 @@ class Database:
     where: str
     path: Path | None = None
     file: tuple[int, int] | None = None
-    turns: Turns = field(default_factory=Turns, compare=False)
+    turns: FairLock = field(default_factory=FairLock, compare=False)
 
     @property
     def is_sqlite(self) -> bool:

@@ -62,7 +62,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FindingFilter:
     """Filter of findings: by rules, a log, an entry, a name that a signer carries, or the time found in `[begin, end)`.
 
     The canary's expected signings are given only for its rule or for an entry.
@@ -97,7 +97,7 @@ class Wanted:
         return found
 
 
-EVERYTHING: Final = Wanted()
+EVERYTHING: Final = FindingFilter()
 
 
 class Events:
@@ -106,7 +106,7 @@ class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def newest(self, limit: int, wanted: Wanted = EVERYTHING) -> list[Event]:
+    def newest(self, limit: int, wanted: FindingFilter = EVERYTHING) -> list[Event]:
         """Newest events, newest first; at most `limit`."""
         query = select(_FINDING).where(*wanted.conditions())
         query = query.order_by(_FINDING.c.found_at.desc(), _FINDING.c.entry.desc()).limit(limit * _FINDINGS_EACH)
@@ -124,7 +124,7 @@ class Events:
             }
         return _grouped(rows, keys)[:limit]
 
-    def count(self, wanted: Wanted = EVERYTHING) -> dict[str, int]:
+    def count(self, wanted: FindingFilter = EVERYTHING) -> dict[str, int]:
         """Number of events by their worst verdict."""
         conditions = wanted.conditions()
         of_certificates = (
@@ -154,7 +154,7 @@ class Events:
                 found.setdefault(rule, {})[outcome] = int(count)
         return found
 
-    def per_day(self, wanted: Wanted) -> dict[date, int]:
+    def per_day(self, wanted: FindingFilter) -> dict[date, int]:
         """Number of entries found on each UTC day."""
         when = type_coerce(_FINDING.c.found_at, BigInteger) // _DAY
         query = select(when, func.count()).where(*wanted.conditions()).group_by(when)

@@ -28,7 +28,7 @@ from monitor.store.tables import (
     Sighting,
 )
 from rules.acknowledged import SignerPattern, pattern_from
-from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, PastFacts
+from rules.facts import Authorisation, AuthorisationFacts, DigestSource, Facts, KnownFacts, PastFacts
 from rules.pattern import repository_key
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
@@ -100,8 +100,8 @@ class StoredPast(PastFacts):
             return frozenset(connection.execute(select(_VALUE.c.value).where(*subjects, other)).scalars())
 
 
-class StoredLeave(Leave):
-    """`Leave` from the authorisations in the database."""
+class StoredLeave(AuthorisationFacts):
+    """`AuthorisationFacts` from the authorisations in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,8 +122,8 @@ ListedDigests = Callable[[DigestSource], frozenset[str] | None]
 """Digests of a list outside the rule file; `None` for a list that was never read."""
 
 
-class StoredKnown(Known):
-    """`Known` from the findings of other logs in the database. `digests` answers for lists outside the rule file.
+class StoredKnown(KnownFacts):
+    """`KnownFacts` from the findings of other logs in the database. `digests` answers for lists outside the rule file.
 
     `certificate_logs` and `signature_logs` are the logs that show certificates and signatures. An absence counts
     only if each was read to its end within `fresh_within`.
@@ -233,7 +233,7 @@ class BatchHits:
 
 
 class LeaveAhead(StoredLeave):
-    """`Leave` for these hits: one query for patterns, one for digests of alike rules. New for each batch."""
+    """`AuthorisationFacts` for one batch of hits: one query for patterns, one for digests of alike rules."""
 
     def __init__(self, database: Database, about: BatchHits) -> None:
         super().__init__(database)

@@ -23,7 +23,7 @@ _GROWTH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class LogTrouble:
     """Present trouble with a log: its owner, a fixed word, a sentence, and its beginning."""
 
     owner: Owner
@@ -44,7 +44,7 @@ class LogCondition:
     last_pass_at: datetime | None = None
     last_success_at: datetime | None = None
     fresh_at: datetime | None = None
-    trouble: Trouble | None = None
+    trouble: LogTrouble | None = None
     read: tuple[int, datetime] | None = None
     behind_since: datetime | None = None
 
@@ -99,7 +99,7 @@ class Health:
         """Record a pass that failed. `since` stays for as long as the same kind of trouble lasts."""
         before = self.of(log)
         since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
-        trouble = Trouble(owner, reason, detail[:_MAX_DETAIL], since)
+        trouble = LogTrouble(owner, reason, detail[:_MAX_DETAIL], since)
         condition = replace(before, last_pass_at=at, trouble=trouble)
         with self._database.write() as connection:
             record_failure(connection, log, at, owner)
@@ -146,11 +146,11 @@ def _keep(connection: Connection, now: LogCondition) -> LogCondition:
     return now
 
 
-def trouble_of(row: Any) -> Trouble | None:
+def trouble_of(row: Any) -> LogTrouble | None:
     """Trouble in a row with the columns `trouble`, `reason`, `detail` and `since`."""
     if row["trouble"] is None or row["since"] is None:
         return None
-    return Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
+    return LogTrouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
 
 
 def _condition(row: Any) -> LogCondition:
@@ -233,7 +233,7 @@ class InForce:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedCount:
     """Number of matches of one log that were not judged; `index` is the newest such entry."""
 
     matches: int
@@ -259,11 +259,12 @@ class RuleLoad:
             row = connection.execute(select(_IN_FORCE)).first()
         return None if row is None else InForce(row.at, row.rules, row.unindexed, tuple(json.loads(row.names)))
 
-    def dropped(self) -> dict[str, Dropped]:
+    def dropped(self) -> dict[str, DroppedCount]:
         """Matches that were left out, by log."""
         with self._database.read() as connection:
             return {
-                row.log: Dropped(row.matches, row.entry, row.at) for row in connection.execute(select(_DROPPED)).all()
+                row.log: DroppedCount(row.matches, row.entry, row.at)
+                for row in connection.execute(select(_DROPPED)).all()
             }
 
 

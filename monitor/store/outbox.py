@@ -152,7 +152,7 @@ _IS_SINGLE: Final = or_(_DELIVERY.c.digest.is_(None), _DELIVERY.c.digest == _DEL
 _EARLIER = _DELIVERY.alias("earlier")
 
 
-class Post(NamedTuple):
+class QueuedAlert(NamedTuple):
     """An alert for some channels. Before `due` it is neither delivered nor counted as waiting."""
 
     alert: Alert
@@ -160,7 +160,7 @@ class Post(NamedTuple):
     due: datetime
 
 
-def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
+def put(connection: Connection, posts: Sequence[QueuedAlert], now: datetime) -> None:
     """Record alerts and a delivery for each of their channels; existing alerts and deliveries do not change.
 
     An alert under a silence in force is recorded with the silence and not sent. The alert about the canary's own

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, select
 
 from alerts.alert import rfc3339
 from monitor.model.errors import OwnFault
-from monitor.store.alert_life import NoSuchAlert, Who
+from monitor.store.alert_life import ChangeAuthor, NoSuchAlert
 from monitor.store.database import Database
 from monitor.store.sql import change_sealed, sealed, table
 from monitor.store.tables import AlertRow, FindingRow, PatternRow
@@ -68,7 +68,7 @@ class Patterns:
         with self._database.read() as connection:
             return _like(connection, alert, ref_glob)
 
-    def add(self, alert: str, ref_glob: str | None, who: Who, now: datetime) -> KeptPattern:
+    def add(self, alert: str, ref_glob: str | None, who: ChangeAuthor, now: datetime) -> KeptPattern:
         """Expect signings equal to this alert's from now on; returns an equal pattern in force instead of a second one.
 
         Raises `NoPattern`, `NoSuchAlert`.
@@ -93,7 +93,7 @@ class Patterns:
                 raise OwnFault("the database did not say which pattern it stored")
             return _kept({**values, "id": key[0], "revoked_at": None, "revoked_by": None})
 
-    def revoke(self, number: int, who: Who, now: datetime, alert: str | None = None) -> bool:
+    def revoke(self, number: int, who: ChangeAuthor, now: datetime, alert: str | None = None) -> bool:
         """End a pattern; false when none with this number (and, if given, of this alert) is in force."""
         here = and_(_PATTERN.c.id == number, _PATTERN.c.revoked_at.is_(None))
         if alert is not None:

@@ -47,7 +47,7 @@ from monitor.store.history import (
     move_position,
     read_position,
 )
-from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
+from monitor.store.outbox import DatabaseOutbox, QueuedAlert, new_alerts, put
 from monitor.store.promises import Promises, add_promises
 from monitor.store.sql import add_new, change_sealed, table
 from monitor.store.tables import AlertRow, EvidenceRow, LogPosition
@@ -214,7 +214,7 @@ class Store(State):
         kept, now = table(AlertRow), self._clock()
         with self.database.write() as connection:
             news = new_alerts(connection, [alert])
-            put(connection, [Post(each, [channel], now) for each in news], now)
+            put(connection, [QueuedAlert(each, [channel], now) for each in news], now)
             change_sealed(connection, kept, kept.c.id.in_([each.id for each in news]), {"resolved_at": now})
         return bool(news)
 
@@ -242,7 +242,7 @@ class Store(State):
         self.database.close()
 
     def _put(self, connection: Connection, alerts: Sequence[Alert], now: datetime) -> None:
-        put(connection, [Post(alert, self._route(alert), now) for alert in new_alerts(connection, alerts)], now)
+        put(connection, [QueuedAlert(alert, self._route(alert), now) for alert in new_alerts(connection, alerts)], now)
 
     def _put_batch(
         self,
@@ -280,7 +280,7 @@ class Store(State):
         news = new_alerts(connection, alerts)
         for part in ([alert] for alert in news) if events.of_certificates else [news]:
             sent = [events.dispatch(alert, self._route(alert)) for alert in part]
-            posts = [Post(each.alert, each.channels, max(each.due, not_before or each.due)) for each in sent]
+            posts = [QueuedAlert(each.alert, each.channels, max(each.due, not_before or each.due)) for each in sent]
             put(connection, posts, now)
             for each in sent:
                 settle(connection, each)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, select, update
 
 from monitor.store.asks import Asks
-from monitor.store.authorisations import Announced, Authorisations
+from monitor.store.authorisations import Authorisations, NumberedAuthorisation
 from monitor.store.database import Database, lock_name
 from monitor.store.destinations import READY, STOPPED, SUSPENDED, Destinations
 from monitor.store.findings import SeenFact, add_known, set_past
@@ -425,7 +425,7 @@ class Subscribers:
         rule = self._announced_to(subscription)
         return None if rule is None else self._given.add(rule, authorisation, self.clock())
 
-    def announced(self, subscription: str) -> list[Announced]:
+    def announced(self, subscription: str) -> list[NumberedAuthorisation]:
         """Announcements in force for a subscription, oldest first, expired and used up ones included."""
         rule = self._announced_to(subscription)
         return [] if rule is None else self._given.of_rule(rule)

@@ -17,7 +17,7 @@ from sigstore_entries.trust import CertificateAuthority
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRoot:
     """A trust root, and the time at which it was first seen."""
 
     root: TrustRoot
@@ -76,13 +76,13 @@ class Change:
 class TrustHistory:
     """Roots, oldest first. Empty without a recorded root."""
 
-    roots: tuple[Recorded, ...] = ()
+    roots: tuple[RecordedRoot, ...] = ()
 
     def followed_by(self, root: TrustRoot, at: datetime) -> "TrustHistory":
         """The history with one more root, unless the newest root is equal."""
         if self.roots and self.roots[-1].root.fingerprint == root.fingerprint:
             return self
-        return TrustHistory((*self.roots, Recorded(root, at)))
+        return TrustHistory((*self.roots, RecordedRoot(root, at)))
 
     def logs(self) -> list[KnownLog]:
         """Every log of any root, in the order of appearance; logs of one root in the order of its file."""

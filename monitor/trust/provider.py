@@ -16,7 +16,7 @@ from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ConfirmedRoot:
     """A trust root, the time of its last confirmation, and the expiry of its metadata if it has any.
 
     `raw` is the file; `signing_configs` are the raw files that came with it.
@@ -35,7 +35,7 @@ class TrustKeeper:
     def __init__(self, config: TrustConfig, clock: Callable[[], datetime]) -> None:
         self._config, self._clock = config, clock
         self._lock, self._refreshing = threading.Lock(), threading.Lock()
-        self._kept: Kept | None = None
+        self._kept: ConfirmedRoot | None = None
         self._history = TrustHistory()
         self._authorities: tuple[CertificateAuthorities, tuple[CtLogKey, ...]] | None = None
 
@@ -64,14 +64,14 @@ class TrustKeeper:
     def _keep(self, documents: TrustDocuments, refreshed_at: datetime) -> bool:
         before = self._kept
         root = read_trust_root(documents.trusted_root)
-        kept = Kept(root, refreshed_at, documents.expires, documents.trusted_root, documents.signing_configs)
+        kept = ConfirmedRoot(root, refreshed_at, documents.expires, documents.trusted_root, documents.signing_configs)
         authorities = CertificateAuthorities(root.authorities), root.ct_keys()
         with self._lock:
             self._kept, self._authorities = kept, authorities
             self._history = self._history.followed_by(root, refreshed_at)
         return before is not None and before.root.fingerprint != root.fingerprint
 
-    def kept(self) -> Kept:
+    def kept(self) -> ConfirmedRoot:
         """The current trust root; fetched first if there is none, or the last verified one while no server answers.
 
         Raises `FetchFailed`, `OwnFault`.

@@ -28,7 +28,7 @@ _WORKFLOWS: Final = "/.github/workflows/"
 _RARE_ENOUGH: Final = 3
 
 
-class Whole(NamedTuple):
+class WholeValue(NamedTuple):
     """All of the value. `folded` keys are compared with A-Z lowered; `rare` is how selective a key is."""
 
     text: str
@@ -52,7 +52,7 @@ class Literal(NamedTuple):
     rare: int = 0
 
 
-Key = Whole | ValuePrefix | Literal
+Key = WholeValue | ValuePrefix | Literal
 Keys = tuple[Key, ...]
 
 
@@ -71,11 +71,11 @@ def _preference(keys: Keys) -> int:
     return quality(keys) * (2 if all(isinstance(key, ValuePrefix) for key in keys) else 1)
 
 
-def whole_of(text: str, *, folded: bool) -> Whole:
+def whole_of(text: str, *, folded: bool) -> WholeValue:
     """The key of a pattern that only this text matches."""
     text = fold(text) if folded else text
     start, end = _rare_span(text)
-    return Whole(text, folded, end - start)
+    return WholeValue(text, folded, end - start)
 
 
 def head_of(text: str, *, folded: bool) -> ValuePrefix | None:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from rules.matching.keys import MAX_LITERAL, Key, ValuePrefix, Whole
+from rules.matching.keys import MAX_LITERAL, Key, ValuePrefix, WholeValue
 from rules.matching.required_keys import required_keys_of, value_key
 from rules.pattern import fold
 from rules.rule import Rule
@@ -78,7 +78,7 @@ class KeyIndex:
 
     def add(self, key: Key, number: int) -> None:
         """File a rule."""
-        if isinstance(key, Whole):
+        if isinstance(key, WholeValue):
             put(self._wholes, key.text, number)
         elif isinstance(key, ValuePrefix):
             put(self._heads, key.text, number)

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from rules.matching.keys import MIN_LITERAL, Key, Keys, Whole, best_of, head_of, literal_of, quality, whole_of
+from rules.matching.keys import MIN_LITERAL, Key, Keys, WholeValue, best_of, head_of, literal_of, quality, whole_of
 from rules.matching.regex_keys import keys_of_regex
 from rules.pattern import Pattern, PatternForm, glob_pieces, glob_prefix
 from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not
@@ -93,14 +93,14 @@ def _required_by_match(match: FieldMatch) -> RequiredKeys | None:
 
 
 def _is_short(key: Key) -> bool:
-    return isinstance(key, Whole) and len(key.text) < MIN_LITERAL
+    return isinstance(key, WholeValue) and len(key.text) < MIN_LITERAL
 
 
 def _required_by_values(match: FieldMatch) -> RequiredKeys | None:
     exact = [each.text for each in match.patterns if each.form is PatternForm.EXACT and not each.ignore_case]
     if len(exact) < len(match.patterns) or len(exact) > MAX_KEYS:
         return None
-    keys = tuple(Whole(value_key(text), rare=_SURE) for text in exact)
+    keys = tuple(WholeValue(value_key(text), rare=_SURE) for text in exact)
     return RequiredKeys(keys, (match.field,), quality(keys))
 
 

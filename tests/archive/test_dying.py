@@ -19,7 +19,7 @@ from monitor.archive.search import Archive
 from monitor.archive.verifying import check_heads, check_ranges
 from monitor.archive.writing import ManifestWriter, read_manifest
 from monitor.backscan.archiving import archive_range, missing_from
-from monitor.backscan.range import World
+from monitor.backscan.range import ScanEnvironment
 from monitor.following.follower import Timing
 from monitor.program import utc_now
 from tests.archive.conftest import RANGE, varied_bodies
@@ -55,7 +55,7 @@ def last_step(monkeypatch: pytest.MonkeyPatch, number: int, error: Callable[[], 
 def grow(folder: Path, log: RekorV2Log) -> None:
     """Archive what is missing."""
     source, files = log.source(), ArchiveFiles(str(folder))
-    world = World(Timing(utc_now, lambda _: None), patience=(), pauses=())
+    world = ScanEnvironment(Timing(utc_now, lambda _: None), patience=(), pauses=())
     manifest = read_manifest(files, source.identity.log)
     for first, last in missing_from(manifest, 0, _ENTRIES):
         archive_range(source, files, None, first, last, store=None, rows=RowMaker(1, lambda: None), world=world)
@@ -93,7 +93,7 @@ def begun(tmp_path: Path, small_ranges: None, monkeypatch: pytest.MonkeyPatch) -
     bodies = varied_bodies(_ENTRIES)
     log = RekorV2Log(bodies[:100])
     source, files = log.source(), ArchiveFiles(str(tmp_path / "begun"))
-    world = World(Timing(utc_now, lambda _: None), patience=(), pauses=())
+    world = ScanEnvironment(Timing(utc_now, lambda _: None), patience=(), pauses=())
     archive_range(source, files, None, 0, 100, store=None, rows=RowMaker(1, lambda: None), world=world)
     log.append(*bodies[100:])
     return tmp_path / "begun", log

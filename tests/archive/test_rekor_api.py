@@ -17,7 +17,7 @@ from monitor.archive.building import RowMaker
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.search import Archive
 from monitor.backscan.archiving import archive_range
-from monitor.backscan.range import World
+from monitor.backscan.range import ScanEnvironment
 from monitor.config import WebConfig
 from monitor.daemon.rekor_search import V1_FORM, load_key, search_router
 from monitor.daemon.web_server import WebServer
@@ -164,7 +164,7 @@ def test_rekor_cli_gets_an_entry_of_a_version_1_log(tmp_path: Path) -> None:
         [hashedrekord_v1(make_certificate(CA, san=f"dev{n}@example.com", serial=n + 1), f"{n:064x}") for n in range(20)]
     )
     source, files = log.source(), ArchiveFiles(str(tmp_path / "archive"))
-    world = World(Timing(utc_now, lambda _: None), patience=(), pauses=())
+    world = ScanEnvironment(Timing(utc_now, lambda _: None), patience=(), pauses=())
     archive_range(source, files, None, 0, 20, store=None, rows=RowMaker(1, lambda: None), world=world)
     with served_api(Archive(files), source, tmp_path) as url:
         (uuid,) = json.loads(rekor_cli(url, tmp_path, "search", "--email", "dev7@example.com", "--format", "json"))[

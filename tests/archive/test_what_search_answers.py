@@ -27,7 +27,7 @@ from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import manifest_name, read_manifest, write_range
 from monitor.backscan.archiving import archive_range
-from monitor.backscan.range import World
+from monitor.backscan.range import ScanEnvironment
 from monitor.config import WebConfig
 from monitor.daemon import rekor_search
 from monitor.daemon.rekor_search import load_key, search_router
@@ -44,7 +44,7 @@ from tests.support.waiting import PATIENCE
 from tlog.merkle import Frontier
 
 ME = "you@example.com"
-WORLD = World(Timing(utc_now, lambda _: None), patience=(), pauses=())
+WORLD = ScanEnvironment(Timing(utc_now, lambda _: None), patience=(), pauses=())
 
 
 def certificate(number: int) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from alerts.alert import Alert
 from monitor.backscan.ledger import Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
-from monitor.backscan.range import NotInLog, World, begin_range, scan_range
+from monitor.backscan.range import NotInLog, ScanEnvironment, begin_range, scan_range
 from monitor.following.follower import BatchScanner, Timing
 from monitor.following.scan_batch import Fetched, ScannedBatch, scan_batch
 from monitor.following.workers import ScanPool
@@ -21,7 +21,7 @@ from tests.support.memory_state import Died, Steps
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)
-WORLD = World(Timing(lambda: NOW, lambda _: None), batch_entries=64)
+WORLD = ScanEnvironment(Timing(lambda: NOW, lambda _: None), batch_entries=64)
 
 
 class Sevenths(ScanPool):
@@ -31,7 +31,7 @@ class Sevenths(ScanPool):
         super().__init__(compile_rules(()), 1)
         self.batches = [] if batches is None else batches
 
-    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+    def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             for fetched in batches:
                 self.batches.append((fetched.start, fetched.end))

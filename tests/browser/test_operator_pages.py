@@ -8,7 +8,7 @@ import pytest
 
 from alerts.alert import Owner
 from alerts.links import Links
-from monitor.store.alert_life import AlertLife, Who
+from monitor.store.alert_life import AlertLife, ChangeAuthor
 from monitor.store.patterns import Patterns
 from monitor.store.reading import Reading
 from tests.browser.site_pages import Eyes, chromium, eyes
@@ -67,7 +67,7 @@ def test_every_page_fits_and_axe_finds_nothing(place: Place, width: int, *, dark
         sre.press("Revoke pattern 1")
         assert "revoked" in sre.look("revoked")
     assert Patterns(place.store.database).all()[0].revoked_at is not None
-    assert not Patterns(place.store.database).revoke(1, Who("bob"), NOW), "control: it is revoked"
+    assert not Patterns(place.store.database).revoke(1, ChangeAuthor("bob"), NOW), "control: it is revoked"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)], ids=["390-light", "1280-dark"])

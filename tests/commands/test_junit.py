@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from alerts.alert import Owner
 from monitor.cli import run_command
-from monitor.commands.junit import Timed, junit, write_junit
+from monitor.commands.junit import TimedResult, junit, write_junit
 from monitor.daemon.pass_result import PassResult
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.log_source import SignedHead
 from tests.support.served_log import ServedLog, served_log, signing_body
 from tlog.merkle import EMPTY_ROOT
@@ -26,7 +26,7 @@ FINE = PassResult("rekor-v2", first=3, last=7, head=SignedHead("rekor-v2", 7, EM
 
 
 def parsed(*outcomes: PassResult) -> ET.Element:
-    return ET.fromstring(junit([Timed(outcome, 1.5) for outcome in outcomes], Rechecked(), AT))
+    return ET.fromstring(junit([TimedResult(outcome, 1.5) for outcome in outcomes], RecheckCounts(), AT))
 
 
 def test_an_honest_log_is_a_passed_case_with_the_range_it_covered() -> None:
@@ -55,13 +55,13 @@ UNEXPECTED = "unexpected-signing"
 @pytest.mark.parametrize(
     ("again", "tag", "kind"),
     [
-        (Rechecked(3, 1, 1), "failure", "unexpected-signing"),
-        (Rechecked(trouble="disk full"), "error", "own-fault"),
-        (Rechecked(2, 0, 2), None, None),
+        (RecheckCounts(3, 1, 1), "failure", "unexpected-signing"),
+        (RecheckCounts(trouble="disk full"), "error", "own-fault"),
+        (RecheckCounts(2, 0, 2), None, None),
     ],
 )  # fmt: skip
-def test_second_judgements_are_a_case_of_their_own(again: Rechecked, tag: str | None, kind: str | None) -> None:
-    [suite] = ET.fromstring(junit([Timed(FINE, 1.5)], again, AT))
+def test_second_judgements_are_a_case_of_their_own(again: RecheckCounts, tag: str | None, kind: str | None) -> None:
+    [suite] = ET.fromstring(junit([TimedResult(FINE, 1.5)], again, AT))
     [_, case] = suite
     found = [(child.tag, child.attrib["type"]) for child in case if child.tag != "system-out"]
     assert case.attrib["name"] == "second judgements"
@@ -115,10 +115,10 @@ def test_markup_and_control_characters_stay_text() -> None:
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "audit.xml"
-    write_junit(path, [Timed(FINE, 0.1)], Rechecked(), AT)
+    write_junit(path, [TimedResult(FINE, 0.1)], RecheckCounts(), AT)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="format"):
-        write_junit(path, [Timed(FINE, "x")], Rechecked(), AT)  # type: ignore[arg-type]
+        write_junit(path, [TimedResult(FINE, "x")], RecheckCounts(), AT)  # type: ignore[arg-type]
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["audit.xml"]
 

@@ -26,7 +26,7 @@ from monitor.backscan.planner import Services
 from monitor.backscan.step import backscan_step, missing_ranges
 from monitor.config import Config, TrustConfig
 from monitor.daemon.pass_result import PassResult
-from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import FollowLimits, Timing
 from monitor.http_fetcher import Expect
@@ -248,7 +248,7 @@ class Life:
                 name,
                 lambda source=source: [source(stage)],  # type: ignore[misc]
                 Services(store, rules, trust, meter, Timing(clock, lambda _seconds: None)),
-                Watching(Freshness(timedelta(days=1000)), limits=_LIMITS),
+                WatchSettings(Freshness(timedelta(days=1000)), limits=_LIMITS),
             )
             # Certificates first, so that the alerts for them wait when the entries made with them are read.
             for name, source in ((CERTIFICATE_LOG, self._certificates), (LOG, self._source))

@@ -40,7 +40,7 @@ from monitor.site.leaving import DESTINATION, SUBSCRIPTION, leave_link
 from monitor.site.parts import Site, build_site
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database, create, open_database
-from monitor.store.outbox import Post, put
+from monitor.store.outbox import QueuedAlert, put
 from monitor.store.site_tables import AskRow, DestinationRow, LinkRow, NoticeRow, StageCount, SubscriptionRow
 from monitor.store.sql import table
 from monitor.store.store import Store
@@ -178,7 +178,7 @@ class Life:
             rule=f"{PREFIX}{mine.ask}",
         )
         with site.database.write() as connection:
-            put(connection, [Post(alert, ["subscribers"], _NOW)], _NOW)
+            put(connection, [QueuedAlert(alert, ["subscribers"], _NOW)], _NOW)
 
     def _deliver(self, site: Site) -> None:
         now = site.clock()

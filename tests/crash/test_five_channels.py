@@ -14,7 +14,7 @@ from pathlib import Path
 
 from monitor.program import utc_now
 from monitor.store.database import create, open_database
-from monitor.store.outbox import DatabaseOutbox, Post, put
+from monitor.store.outbox import DatabaseOutbox, QueuedAlert, put
 from tests.crash.five_channels import NAMES
 from tests.support.alerts import an_alert
 from tests.support.waiting import PATIENCE
@@ -67,7 +67,7 @@ def test_every_live_channel_gets_every_alert_and_repeats_have_the_same_key(tmp_p
     where = tmp_path / "signwatch.db"
     now = utc_now()
     with closing(create(str(where), now, "test")) as database, database.write() as connection:
-        put(connection, [Post(an_alert(n, alert_id=f"{n:032x}"), NAMES, now) for n in range(FINDINGS)], now)
+        put(connection, [QueuedAlert(an_alert(n, alert_id=f"{n:032x}"), NAMES, now) for n in range(FINDINGS)], now)
     chosen = random.Random(20260301)
     with receiver() as (url, got):
         command = [sys.executable, "-m", "tests.crash.five_channels", str(where), url]

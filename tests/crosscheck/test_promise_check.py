@@ -12,8 +12,8 @@ from monitor.crosscheck.bundle_check import BundleRelation
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import (
     BadBundle,
+    BundlePromise,
     EntryWithoutProof,
-    Promised,
     read_certificate_timestamps,
 )
 from monitor.model.errors import FetchFailed
@@ -53,14 +53,14 @@ def stamped(log: RekorV1Log, index: int, number: int | None = None, at: int = 1_
     }
 
 
-def read(log: RekorV1Log, made: dict[str, Any]) -> Promised | BadBundle | None:
+def read(log: RekorV1Log, made: dict[str, Any]) -> BundlePromise | BadBundle | None:
     (told,) = timestamps_in(bundle(made), trust_root(log))
     return told
 
 
-def promised(log: RekorV1Log, index: int, number: int | None = None) -> Promised:
+def promised(log: RekorV1Log, index: int, number: int | None = None) -> BundlePromise:
     told = read(log, stamped(log, index, number))
-    assert isinstance(told, Promised), told
+    assert isinstance(told, BundlePromise), told
     return told
 
 
@@ -77,7 +77,7 @@ def test_an_entry_with_nothing_but_a_timestamp_is_read() -> None:
     assert read(log, entry(log, 7)) is None, "an entry without a timestamp makes no promise"
     first = stamped(log, 0)
     del first["logIndex"]
-    assert isinstance(read(log, first), Promised), "protojson leaves zero out"
+    assert isinstance(read(log, first), BundlePromise), "protojson leaves zero out"
 
 
 BAD: dict[str, Any] = {
@@ -99,7 +99,7 @@ BAD: dict[str, Any] = {
 def test_19_a_bad_timestamp_is_not_the_logs_lie(bad: str) -> None:
     log = v1()
     made = stamped(log, 7)
-    assert isinstance(read(log, made), Promised)  # the control case
+    assert isinstance(read(log, made), BundlePromise)  # the control case
     assert isinstance(read(log, made | BAD[bad](log, made)), BadBundle)
 
 
@@ -114,7 +114,7 @@ def test_a_timestamp_from_outside_the_keys_time_is_none() -> None:
     ):
         root = replace(trust_root(log), logs=(replace(known, valid_from=period[0], valid_until=period[1]),))
         (told,) = timestamps_in(bundle(stamped(log, 7)), root)
-        assert isinstance(told, Promised) is good
+        assert isinstance(told, BundlePromise) is good
 
 
 def test_a_log_that_signs_no_timestamps_has_made_none() -> None:

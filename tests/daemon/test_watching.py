@@ -17,10 +17,10 @@ from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult
-from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.following.follower import FollowLimits, LogFollower, Timing, baseline
 from monitor.judging.active_rules import RuleKeeper
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import Freshness, LogSource, is_unusual_silence
 from monitor.store.database import Database, create
@@ -71,7 +71,7 @@ class Place:
             self.name,
             opening,
             Services(self.store, self.rules, self.trust, self.meter, Timing(self.clock, lambda _seconds: None)),
-            Watching(Freshness(timedelta(hours=1), self.busy), limits=FollowLimits(batch_entries=8)),
+            WatchSettings(Freshness(timedelta(hours=1), self.busy), limits=FollowLimits(batch_entries=8)),
         )
 
     def alerts(self) -> list[str]:
@@ -157,7 +157,7 @@ def test_a_quiet_log_is_no_liar_and_pages_nobody(place: Place) -> None:
     outcome = silence(place, hours=2)
     assert (outcome.owner, outcome.note) == (None, "no new head for 2 hours, which may be usual for this log")
     assert "no trouble; no new head for 2 hours" in one_line(outcome)
-    assert verdict([outcome], Rechecked()) is Exit.FINE
+    assert verdict([outcome], RecheckCounts()) is Exit.FINE
     assert place.alerts() == []
     grown(place, 10, hours=12)
     assert silence(place, hours=30).owner is None, "its past has pauses of half a day"
@@ -169,7 +169,7 @@ def test_a_busy_log_that_falls_silent_is_told_by_its_own_past_and_never_as_a_lie
     assert silence(place, minutes=50).owner is None
     outcome = silence(place, minutes=20)
     assert (outcome.owner, outcome.reason) == (Owner.COULD_NOT_ASK, "log-stale")
-    assert verdict([outcome], Rechecked()) is Exit.UNFINISHED
+    assert verdict([outcome], RecheckCounts()) is Exit.UNFINISHED
     (alert,) = (each.alert for each in Reading(place.store.database).alerts(50) if each.alert.kind.startswith("log-"))
     assert (alert.kind, alert.owner, alert.severity) == ("log-stale", Owner.COULD_NOT_ASK, Severity.PAGE)
     assert Reading(place.store.database).evidence(10) == []

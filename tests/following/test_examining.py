@@ -1,4 +1,4 @@
-"""A large backlog is examined in other processes with the same result, and they end when the monitor does."""
+"""A large backlog is scanned in other processes with the same result, and they end when the monitor does."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def rules(tmp_path: Path) -> RuleKeeper:
 
 
 @pytest.fixture
-def examiners() -> Iterator[ScanWorkers]:
+def scan_workers() -> Iterator[ScanWorkers]:
     made = ScanWorkers(2)
     yield made
     made.close()
@@ -49,36 +49,38 @@ def inline(held: HeldRules, count: int) -> list[object]:
     return [scan_batch(each.entries, each.start, "v2", LogApi.REKOR_V2, scanner) for each in batches(count)]
 
 
-def test_processes_find_exactly_what_one_finds_in_the_same_order(rules: RuleKeeper, examiners: ScanWorkers) -> None:
-    run = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)
+def test_processes_find_exactly_what_one_finds_in_the_same_order(rules: RuleKeeper, scan_workers: ScanWorkers) -> None:
+    run = scan_workers.batch_scanner(rules.held, "v2", LogApi.REKOR_V2)
     frontier, found = Frontier(), []
-    for _, examined in run(batches(12)):
-        frontier = examined.extend(frontier)
-        found.append(examined)
-    assert examiners.running
+    for _, scanned in run(batches(12)):
+        frontier = scanned.extend(frontier)
+        found.append(scanned)
+    assert scan_workers.running
     assert found == inline(rules.held, 12)
     assert sum(len(each.scan.hits) for each in found) == 12 * SIZE // 2
     assert frontier.size == 12 * SIZE
 
 
-def test_a_small_backlog_starts_no_process(rules: RuleKeeper, examiners: ScanWorkers) -> None:
-    run = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)
-    assert [examined for _, examined in run(batches(2))] == inline(rules.held, 2)
-    assert not examiners.running
+def test_a_small_backlog_starts_no_process(rules: RuleKeeper, scan_workers: ScanWorkers) -> None:
+    run = scan_workers.batch_scanner(rules.held, "v2", LogApi.REKOR_V2)
+    assert [scanned for _, scanned in run(batches(2))] == inline(rules.held, 2)
+    assert not scan_workers.running
 
 
-def test_what_fetching_raises_comes_after_the_batches_before_it(rules: RuleKeeper, examiners: ScanWorkers) -> None:
+def test_what_fetching_raises_comes_after_the_batches_before_it(rules: RuleKeeper, scan_workers: ScanWorkers) -> None:
     def failing() -> Iterator[Fetched]:
         yield from batches(5)
         raise FetchFailed("down")
 
     seen: list[int] = []
     with pytest.raises(FetchFailed, match="down"):
-        seen.extend(fetched.start for fetched, _ in examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)(failing()))
+        seen.extend(
+            fetched.start for fetched, _ in scan_workers.batch_scanner(rules.held, "v2", LogApi.REKOR_V2)(failing())
+        )
     assert seen == [number * SIZE for number in range(5)]
 
 
-def test_how_far_is_read_ahead_is_bounded(rules: RuleKeeper, examiners: ScanWorkers) -> None:
+def test_how_far_is_read_ahead_is_bounded(rules: RuleKeeper, scan_workers: ScanWorkers) -> None:
     taken = 0
 
     def counted() -> Iterator[Fetched]:
@@ -87,7 +89,7 @@ def test_how_far_is_read_ahead_is_bounded(rules: RuleKeeper, examiners: ScanWork
             taken += 1
             yield each
 
-    for done, _ in enumerate(examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)(counted()), 1):
+    for done, _ in enumerate(scan_workers.batch_scanner(rules.held, "v2", LogApi.REKOR_V2)(counted()), 1):
         assert taken - done <= 5
 
 
@@ -106,7 +108,7 @@ def test_large_batches_are_read_ahead_by_their_bytes(rules: RuleKeeper, bytes_of
 
     pool = ScanPool(rules.held.matcher, 2, spawn_with=rules.held.rules, ahead_bytes=bytes_of * one)
     try:
-        for _ in pool.examiner("v2", LogApi.REKOR_V2)(counted()):
+        for _ in pool.batch_scanner("v2", LogApi.REKOR_V2)(counted()):
             done += 1
     finally:
         pool.close()
@@ -115,35 +117,35 @@ def test_large_batches_are_read_ahead_by_their_bytes(rules: RuleKeeper, bytes_of
 
 
 def test_new_rules_are_what_the_next_batches_are_examined_with(
-    rules: RuleKeeper, examiners: ScanWorkers, tmp_path: Path
+    rules: RuleKeeper, scan_workers: ScanWorkers, tmp_path: Path
 ) -> None:
     before = rules.held
-    old = examiners.examiner(before, "v2", LogApi.REKOR_V2)(batches(8))
+    old = scan_workers.batch_scanner(before, "v2", LogApi.REKOR_V2)(batches(8))
     first = [next(old)[1] for _ in range(4)]
     (tmp_path / "rules.yaml").write_text(RULES.replace("acme", "other"), encoding="utf-8")
     after = rules.reload()
-    new = [examined for _, examined in examiners.examiner(after, "v2", LogApi.REKOR_V2)(batches(8))]
+    new = [scanned for _, scanned in scan_workers.batch_scanner(after, "v2", LogApi.REKOR_V2)(batches(8))]
     assert new == inline(after, 8)
     assert not any(each.scan.hits for each in new)
-    assert [*first, *(examined for _, examined in old)] == inline(before, 8), "a pass under way keeps its rules"
+    assert [*first, *(scanned for _, scanned in old)] == inline(before, 8), "a pass under way keeps its rules"
 
 
 def test_a_killed_process_is_our_trouble_and_the_next_pass_starts_anew(
-    rules: RuleKeeper, examiners: ScanWorkers
+    rules: RuleKeeper, scan_workers: ScanWorkers
 ) -> None:
-    running = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)(batches(200))
+    running = scan_workers.batch_scanner(rules.held, "v2", LogApi.REKOR_V2)(batches(200))
     for _ in range(4):
         next(running)
-    assert examiners._running is not None
-    assert examiners._running.pool._pool is not None
-    for process in examiners._running.pool._pool._processes.values():
+    assert scan_workers._running is not None
+    assert scan_workers._running.pool._pool is not None
+    for process in scan_workers._running.pool._pool._processes.values():
         process.kill()
     with pytest.raises(OwnFault, match="was killed"):
         for _ in running:
             pass
-    assert not examiners.running
-    again = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)
-    assert [examined for _, examined in again(batches(4))] == inline(rules.held, 4)
+    assert not scan_workers.running
+    again = scan_workers.batch_scanner(rules.held, "v2", LogApi.REKOR_V2)
+    assert [scanned for _, scanned in again(batches(4))] == inline(rules.held, 4)
 
 
 PROGRAM = """\
@@ -155,11 +157,11 @@ from monitor.model.log_source import LogApi
 from tests.following.test_examining import batches
 
 if __name__ == "__main__":
-    examiners = ScanWorkers(2)
-    run = examiners.examiner(RuleKeeper(Path(sys.argv[1]), ["file"]).held, "v2", LogApi.REKOR_V2)(batches(100))
+    scan_workers = ScanWorkers(2)
+    run = scan_workers.batch_scanner(RuleKeeper(Path(sys.argv[1]), ["file"]).held, "v2", LogApi.REKOR_V2)(batches(100))
     for _ in range(8):
         next(run)
-    print(*(each.pid for each in examiners._running.pool._pool._processes.values()), flush=True)
+    print(*(each.pid for each in scan_workers._running.pool._pool._processes.values()), flush=True)
     time.sleep(60)
 """
 

@@ -1,4 +1,4 @@
-"""What subscribers ask for is matched wherever entries are examined, and a batch of very many matches is cut."""
+"""What subscribers ask for is matched wherever entries are scanned, and a batch of very many matches is cut."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +59,9 @@ def test_a_subscription_is_in_force_in_the_daemons_processes_and_the_next_one_at
     workers = ScanWorkers(2)
     try:
         mine = asked.subscribe("mia@acme.example", {"ref": "refs/tags/v1"})
-        run = workers.examiner(asked.keeper.held, "v2", LogApi.REKOR_V2)
+        run = workers.batch_scanner(asked.keeper.held, "v2", LogApi.REKOR_V2)
         found = [scanned.scan.hits for _, scanned in run(batches(0, 6))]
-        assert workers.running, "control: the backlog was examined in other processes"
+        assert workers.running, "control: the backlog was scanned in other processes"
         rules = [hit.rules for hits in found for hit in hits]
         assert len(rules) == 6 * SIZE // 2
         assert {(asked.keeper.held.rules.rules[0].id, mine)} == set(rules)

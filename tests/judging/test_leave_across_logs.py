@@ -73,12 +73,12 @@ class Pass:
         store.record_head(head)
         store.baseline(self.position, "index 0")
         self.fetched = Fetched(0, (entry,))
-        self.examined = scan_batch([entry], 0, log, LogApi.REKOR_V2, RuleScanner(RULES))
+        self.scanned = scan_batch([entry], 0, log, LogApi.REKOR_V2, RuleScanner(RULES))
         self.identity = LogIdentity(log, LogApi.REKOR_V2, log, log, b"key")
 
     def take(self, store: Store, judge: RuleJudge) -> Batch:
         taking = BatchCommitter(self, store, judge, lambda: NOW)  # type: ignore[arg-type]  # asked for nothing but its identity
-        return taking.commit(self.position, self.fetched, self.examined)[1]
+        return taking.commit(self.position, self.fetched, self.scanned)[1]
 
 
 def outcomes(database: Database, rule: str) -> list[str]:
@@ -114,9 +114,9 @@ def test_two_logs_read_at_once_cannot_both_use_up_the_last_leave(database: Datab
 def test_findings_judged_by_a_past_that_grew_are_not_committed(database: Database) -> None:
     store = a_store(database)
     one, two = (Pass(store, log, made.hashedrekord_v2(mine())) for log in ("one", "two"))
-    stale = a_judge(store).judge(two.examined.scan.hits, NOW)
+    stale = a_judge(store).judge(two.scanned.scan.hits, NOW)
     one.take(store, a_judge(store))
-    moved = replace(two.position, frontier=two.examined.extend(two.position.frontier))
+    moved = replace(two.position, frontier=two.scanned.extend(two.position.frontier))
     with pytest.raises(PastMoved):
         store.advance(two.position, moved, Batch("two", 0, 1, tuple(stale)), [])
     assert store.position("two") == two.position, "nothing was written"

@@ -12,7 +12,7 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge
 from monitor.judging.reevaluation import recheck
 from monitor.model.state import Batch, Hit
-from monitor.store.alert_life import AlertLife, Who
+from monitor.store.alert_life import AlertLife, ChangeAuthor
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
@@ -165,7 +165,9 @@ def test_a_second_theft_is_as_unexpected_as_the_first_until_it_is_acknowledged(s
     outcomes = [found.outcome for found in Reading(site.store.database).findings(9) if found.outcome != "expected"]
     assert outcomes == ["unexpected"] * 3
     [alert, *_] = [each for each in Reading(site.store.database).alerts(9) if each.alert.index == 1]
-    AlertLife(site.store.database, []).acknowledge(alert.alert.id, Who("a", "moved to another provider"), site.clock())
+    AlertLife(site.store.database, []).acknowledge(
+        alert.alert.id, ChangeAuthor("a", "moved to another provider"), site.clock()
+    )
     later = make.make_certificate(CA, san="dev@acme.example", serial=9, issuer="https://thief.example")
     site.log(make.hashedrekord_v2(later), 3, "kept")
     assert {found.outcome for found in Reading(site.store.database).findings(9) if found.index == 3} == {"expected"}

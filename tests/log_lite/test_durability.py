@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from log_lite.keys import KeyUnusable
-from log_lite.ledger import Ledger, LogDamaged, PendingEntry, Receipt, Sealed, insert
+from log_lite.ledger import Ledger, LogDamaged, PendingEntry, Receipt, SealedLeaf, insert
 from log_lite.sequencer import NotStored, Sequencer
 from log_lite.store import StoreUnusable
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
@@ -95,7 +95,7 @@ def check_all_there(log: LogClient, accepted: list[tuple[str, Any]]) -> None:
 
 
 def draft(body: bytes, tree: str = "v1") -> PendingEntry:
-    return PendingEntry(tree, leaf_hash(body), lambda _index, _now: Sealed(body))
+    return PendingEntry(tree, leaf_hash(body), lambda _index, _now: SealedLeaf(body))
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_batch_is_all_or_nothing_and_the_submitters_hear_of_it(folder: Path) -
     sequencer.start()
     assert isinstance(sequencer.submit(draft(b"control")), Receipt)
 
-    def broken(_index: int, _now: int) -> Sealed:
+    def broken(_index: int, _now: int) -> SealedLeaf:
         raise ValueError("no leaf can be made of this")
 
     with pytest.raises(NotStored):

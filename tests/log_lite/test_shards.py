@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from log_lite.home import Misused, host_of, initialise, opened, rotate_v2
+from log_lite.home import NotApplicable, host_of, initialise, opened, rotate_v2
 from log_lite.server import addresses
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.entries import make_ca, make_certificate
@@ -156,9 +156,9 @@ def test_all_of_loopback_is_this_machine_and_no_name_that_only_begins_so(
             assert {urlsplit(url).hostname, "127.0.0.1"} & {host for host, _ in addresses(url, None)}
             assert host_of(rotate_v2(ledger, 1_700_000_001_000).url).startswith("127.0.0.")
             return
-        with pytest.raises(Misused, match="--listen"):
+        with pytest.raises(NotApplicable, match="--listen"):
             addresses(url, None)
-        with pytest.raises(Misused, match="--url"):
+        with pytest.raises(NotApplicable, match="--url"):
             rotate_v2(ledger, 1_700_000_001_000)
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rules.matching.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Key, Literal, ValuePrefix, Whole
+from rules.matching.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Key, Literal, ValuePrefix, WholeValue
 from rules.matching.required_keys import keys_of
 from rules.pattern import Pattern, PatternForm, compile_regex, fold, glob_matches
 
@@ -112,7 +112,7 @@ def test_a_name_has_the_key_of_its_own_case_unless_case_is_ignored() -> None:
 
 def shows(value: str, key: Key) -> bool:
     value = fold(value) if key.folded else value
-    if isinstance(key, Whole):
+    if isinstance(key, WholeValue):
         return value == key.text
     if isinstance(key, ValuePrefix):
         assert key.text.endswith("/")

@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from monitor.model.state import Batch
 from monitor.site.fan_out import FanOut
 from monitor.store import notices
-from monitor.store.database import Database, Turns
+from monitor.store.database import Database, FairLock
 from monitor.store.history import move_position
 from monitor.store.notices import Notices
 from monitor.store.site_tables import NoticeRow
@@ -115,7 +115,7 @@ def test_a_pass_commits_between_any_two_parts_of_forgetting_old_messages(
 
 
 def test_writers_take_turns_in_the_order_they_came_and_one_that_waits_too_long_is_told() -> None:
-    turns, order = Turns(), list[int]()
+    turns, order = FairLock(), list[int]()
     assert turns.take(1)
 
     def write(number: int) -> None:
@@ -140,7 +140,7 @@ def test_writers_take_turns_in_the_order_they_came_and_one_that_waits_too_long_i
 
 def test_a_writer_that_is_interrupted_while_it_waits_leaves_its_turn_to_the_next() -> None:
     """Ctrl-C in the main thread: what is written while the program ends must not wait for a turn that never ends."""
-    turns, main = Turns(), threading.main_thread().ident
+    turns, main = FairLock(), threading.main_thread().ident
     assert main == threading.get_ident()
     assert turns.take(1)
 

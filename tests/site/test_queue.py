@@ -25,7 +25,7 @@ from monitor.site.fan_out import FanOut
 from monitor.site.weekly import put_weekly
 from monitor.store.database import Database
 from monitor.store.notices import Notices
-from monitor.store.outbox import Post, put
+from monitor.store.outbox import QueuedAlert, put
 from monitor.store.site_tables import NoticeRow
 from monitor.store.sql import table
 from rules.matching.matcher import PREFIX
@@ -58,7 +58,7 @@ def an_alert(acme: Scene, number: int = 1) -> Alert:
         rule=f"{PREFIX}{ask}",
     )
     with acme.store.database.write() as connection:
-        put(connection, [Post(alert, ["subscribers"], acme.clock())], acme.clock())
+        put(connection, [QueuedAlert(alert, ["subscribers"], acme.clock())], acme.clock())
     return alert
 
 

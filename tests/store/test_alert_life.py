@@ -23,7 +23,7 @@ from monitor.daemon.alert_pages import AlertDesk, alert_router
 from monitor.daemon.signing_proofs import SigningProofs
 from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
-from monitor.store.alert_life import AlertLife, NoSuchAlert, Who, silence_ended_alert
+from monitor.store.alert_life import AlertLife, ChangeAuthor, NoSuchAlert, silence_ended_alert
 from monitor.store.database import Database
 from monitor.store.outbox import Silence
 from monitor.store.reading import Reading
@@ -32,7 +32,7 @@ from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW, an_alert
 from tests.support.parts import Clock, a_store
 
-ALICE = Who("alice", "it was us")
+ALICE = ChangeAuthor("alice", "it was us")
 HOUR = timedelta(hours=1)
 
 
@@ -55,13 +55,13 @@ def test_an_alert_is_acknowledged_once_and_by_whom_is_kept(database: Database) -
     store.enqueue([alert(1), alert(2)])
     assert state(database, 1) == "open"
     assert life.acknowledge(alert(1).id, ALICE, NOW)
-    assert not life.acknowledge(alert(1).id, Who("bob"), NOW), "the first answer stands"
+    assert not life.acknowledge(alert(1).id, ChangeAuthor("bob"), NOW), "the first answer stands"
     assert (state(database, 1), state(database, 2)) == ("acknowledged", "open")
     assert [(each.kind, each.by, each.note) for each in life.changes(alert(1).id)] == [
         ("acknowledged", "alice", "it was us")
     ]
-    assert life.reopen(alert(1).id, Who("carol"), NOW)
-    assert not life.reopen(alert(1).id, Who("carol"), NOW), "it is open already"
+    assert life.reopen(alert(1).id, ChangeAuthor("carol"), NOW)
+    assert not life.reopen(alert(1).id, ChangeAuthor("carol"), NOW), "it is open already"
     assert state(database, 1) == "open"
     assert life.resolve([alert(1).id], ALICE, NOW) == 1
     assert life.resolve([alert(1).id], ALICE, NOW) == 0

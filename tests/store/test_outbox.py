@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from alerts.alert import Alert
 from monitor.store.database import Database
-from monitor.store.outbox import GIVEN_UP, DatabaseOutbox, Post, put
+from monitor.store.outbox import GIVEN_UP, DatabaseOutbox, QueuedAlert, put
 from monitor.store.sql import table
 from monitor.store.tables import DeliveryRow
 from tests.support.alerts import NOW, an_alert
@@ -21,7 +21,7 @@ class Harness:
 
     def enqueue(self, alert: Alert, channel: str) -> None:
         with self.database.write() as connection:
-            put(connection, [Post(alert, [channel], NOW)], NOW)
+            put(connection, [QueuedAlert(alert, [channel], NOW)], NOW)
 
     def given_up(self) -> list[tuple[str, str]]:
         sent = table(DeliveryRow)

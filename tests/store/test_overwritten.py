@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from monitor.model.errors import OwnFault
-from monitor.store.alert_life import AlertLife, Who
+from monitor.store.alert_life import AlertLife, ChangeAuthor
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database, create, open_database
 from monitor.store.fsck import fsck
@@ -48,9 +48,9 @@ def fill(database: Database) -> None:
     store.advance(a_position(0, head=4), a_position(4), batch, [alert_for(2)])
     store.keep_evidence(some_evidence(), [])
     life = AlertLife(database, ())
-    life.acknowledge(alert_for(2).id, Who("maintainer", CONTENTS["alert_change"].decode()), NOW)
+    life.acknowledge(alert_for(2).id, ChangeAuthor("maintainer", CONTENTS["alert_change"].decode()), NOW)
     life.silences.add(Silence(NOW + timedelta(days=1), "maintainer", CONTENTS["silence"].decode(), rule="quiet"), NOW)
-    Patterns(database).add(alert_for(2).id, None, Who("maintainer", CONTENTS["pattern"].decode()), NOW)
+    Patterns(database).add(alert_for(2).id, None, ChangeAuthor("maintainer", CONTENTS["pattern"].decode()), NOW)
     Authorisations(database).add(
         "acme-release", Authorisation("sha256:" + "ab" * 32, 1, NOW, CONTENTS["authorisation"].decode()), NOW
     )

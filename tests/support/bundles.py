@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from monitor.crosscheck.bundles import BadBundle, BundleView, Promised, read_entries, read_timestamps
+from monitor.crosscheck.bundles import BadBundle, BundlePromise, BundleView, read_entries, read_timestamps
 from monitor.model.log_source import LogApi
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
@@ -62,7 +62,7 @@ def views_in(raw: bytes, trust: TrustRoot) -> list[BundleView]:
     return found
 
 
-def timestamps_in(raw: bytes, trust: TrustRoot) -> list[Promised | BadBundle | None]:
+def timestamps_in(raw: bytes, trust: TrustRoot) -> list[BundlePromise | BadBundle | None]:
     return read_timestamps(held(raw), trust)
 
 

@@ -8,7 +8,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from monitor.backscan.planner import LogBackscan, Services
 from monitor.config import BackscanConfig, TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.following.follower import FollowLimits, Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import FetchFailed
@@ -98,7 +98,7 @@ class LookedBack:
             self.name,
             lambda: [self.log.source()],
             Services(self.store, self.rules, self.trust, self.meter, Timing(self.clock, lambda _seconds: None)),
-            Watching(Freshness(timedelta(hours=1)), limits=FollowLimits(batch_entries=8)),
+            WatchSettings(Freshness(timedelta(hours=1)), limits=FollowLimits(batch_entries=8)),
         )
 
     def looking(self) -> LogBackscan:

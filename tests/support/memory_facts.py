@@ -6,7 +6,7 @@ from datetime import datetime
 
 from monitor.model.state import Hit
 from rules.acknowledged import SignerPattern
-from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, PastFacts
+from rules.facts import Authorisation, AuthorisationFacts, DigestSource, Facts, KnownFacts, PastFacts
 from sigstore_entries.signing import EntryRef
 
 
@@ -21,7 +21,7 @@ class PastSigning:
 
 
 @dataclass
-class MemoryFacts(PastFacts, Leave, Known):
+class MemoryFacts(PastFacts, AuthorisationFacts, KnownFacts):
     """Facts a test writes down. Sets left `None` stand for facts that were not kept."""
 
     past: list[PastSigning] = field(default_factory=list)

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from alerts.alert import Alert, Owner, Severity
 from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.following.follower import FollowLimits, LogFollower, PassReport, Timing, baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
@@ -257,7 +257,7 @@ def watch(
             PrometheusMeter("test"),
             Timing(clock, lambda _: None),
         ),
-        Watching(Freshness(timedelta(hours=1), busy=True)),
+        WatchSettings(Freshness(timedelta(hours=1), busy=True)),
     )
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from alerts.alert import Owner, Severity
-from monitor.crosscheck.bundles import Promised
+from monitor.crosscheck.bundles import BundlePromise
 from monitor.crosscheck.peers import PeerRelation, compare_offered
 from monitor.crosscheck.promise_audit import PromiseRounds, Round
 from monitor.following.follower import baseline
@@ -537,7 +537,7 @@ def promised_by(site: Site) -> bytes:
 def timestamp_of(site: Site) -> InclusionPromise:
     """Sign something; returns the log's promise to have it, read as this monitor reads bundles."""
     (told,) = timestamps_in(signed_by(site), trust_of(site.server))
-    assert isinstance(told, Promised)
+    assert isinstance(told, BundlePromise)
     return told.promise
 
 

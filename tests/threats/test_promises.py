@@ -13,7 +13,7 @@ from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
 from monitor.daemon.pass_result import PassResult
 from monitor.http_fetcher import Expect, ServerFailed
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.store.promises import PromiseTally
 from monitor.store.reading import Reading
@@ -42,7 +42,7 @@ def told(seen: Watched) -> list[str]:
 
 
 def judged(*outcomes: PassResult) -> Exit:
-    return verdict(list(outcomes), Rechecked())
+    return verdict(list(outcomes), RecheckCounts())
 
 
 def test_19_following_settles_a_promise_as_it_passes_the_index(tmp_path: Path) -> None:

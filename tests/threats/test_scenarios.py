@@ -19,7 +19,7 @@ from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
 from monitor.following.follower import FollowLimits
 from monitor.http_fetcher import HttpFetcher
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.logs.opening import open_sources
 from monitor.model.log_source import LogSource
 from monitor.store.database import DamagedDatabase, NoDatabase, open_database
@@ -111,7 +111,7 @@ def test_a_clock_of_ours_that_is_behind_is_no_misbehaviour_of_the_log(tmp_path: 
     watched.grow(1)
     watched.clock.pass_by(hours=-2)
     outcome = watched.run()
-    assert verdict([replace(outcome, unreadable=0)], Rechecked()) is Exit.UNFINISHED
+    assert verdict([replace(outcome, unreadable=0)], RecheckCounts()) is Exit.UNFINISHED
     [alert] = [each.alert for each in Reading(watched.store.database).alerts(100) if each.alert.kind == "log-clock"]
     assert alert.owner is Owner.COULD_NOT_ASK
     watched.store.close()
@@ -196,7 +196,7 @@ def test_an_entry_other_than_the_committed_one_is_tampering_and_moves_nothing(
     log.swap_leaf(17, signing(number=17))
     outcome = watched.run()
     assert (outcome.owner, outcome.reason) == (Owner.LOG_MISBEHAVED, "log-entries-not-in-tree")
-    assert verdict([outcome], Rechecked()) is Exit.MISBEHAVED
+    assert verdict([outcome], RecheckCounts()) is Exit.MISBEHAVED
     assert (watched.read, len(watched.findings())) == (17, 17)
     assert [each.kind for each in watched.evidence()] == ["log-entries-not-in-tree"]
     log.honest()

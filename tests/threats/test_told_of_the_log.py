@@ -12,7 +12,7 @@ from monitor.commands.audit import meaning
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.daemon.pass_result import PassResult
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.log_source import TimedEntry
 from monitor.proof.evidence import NotEvidence, conclude, from_document
 from monitor.raising.entry_alerts import clock_alerts_of_entries, disordered
@@ -31,7 +31,7 @@ from tests.threats.watched import CA, Watched, signing
 
 
 def judged(seen: Watched, outcome: PassResult) -> Exit:
-    return verdict([outcome], Rechecked(), Reading(seen.store.database).open_evidence(10))
+    return verdict([outcome], RecheckCounts(), Reading(seen.store.database).open_evidence(10))
 
 
 @pytest.fixture

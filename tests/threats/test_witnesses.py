@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 
 from alerts.alert import Alert, Owner, Severity, rfc3339
 from monitor.commands.audit import document_of
-from monitor.commands.junit import Timed, junit
+from monitor.commands.junit import TimedResult, junit
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import parse_config
 from monitor.daemon.pass_result import PassResult
-from monitor.judging.reevaluation import Rechecked
+from monitor.judging.reevaluation import RecheckCounts
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import SignedHead
 from monitor.model.witness_policy import (
     MAX_WITNESSES,
     Cosigning,
-    Witnessed,
     WitnessPolicy,
+    WitnessReport,
     WitnessStatus,
     follow_up,
     judge,
@@ -207,7 +207,7 @@ def test_a_cosignature_of_no_time_that_could_be_vouches_for_nothing(seconds: int
 
 
 def alerts(status: WitnessStatus, shown: SignedHead, now: datetime, patience: timedelta) -> Sequence[Alert]:
-    witnessed = Witnessed(2, judged(TWO_OF_THREE, shown, now), status)
+    witnessed = WitnessReport(2, judged(TWO_OF_THREE, shown, now), status)
     return witness_alerts(TWO_OF_THREE, witnessed, shown, now, patience)
 
 
@@ -383,8 +383,8 @@ def witnessed_by(outcome: PassResult) -> tuple[str, ...]:
 def test_too_few_cosignatures_are_in_every_report_and_leave_it_unfinished(cosigned: Cosigned) -> None:
     """Not a lie, not fine: exit code 3, in a line for people, for JUnit and for scripts."""
     fine, short = cosigned.look(*NAMES), cosigned.look(NAMES[2])
-    assert verdict([fine], Rechecked()) is Exit.FINE
-    assert verdict([short], Rechecked()) is Exit.UNFINISHED
+    assert verdict([fine], RecheckCounts()) is Exit.FINE
+    assert verdict([short], RecheckCounts()) is Exit.UNFINISHED
     assert "too few cosignatures: cosigned by 1 of 2 wanted witnesses; missing: amber.example.org since" in one_line(
         short
     )
@@ -392,7 +392,7 @@ def test_too_few_cosignatures_are_in_every_report_and_leave_it_unfinished(cosign
     document = document_of(short)["witnesses"]
     assert (document["enough"], document["required"], document["cosigned_by"]) == (False, 2, [NAMES[2]])
     assert [each["witness"] for each in document["missing"]] == [*NAMES[:2]]
-    suite = ET.fromstring(junit([Timed(fine, 0.1), Timed(short, 0.1)], Rechecked(), NOW))
+    suite = ET.fromstring(junit([TimedResult(fine, 0.1), TimedResult(short, 0.1)], RecheckCounts(), NOW))
     assert [(each.tag, each.attrib["type"]) for each in suite.iter() if "type" in each.attrib] == [
         ("error", "witness-missing")
     ]
@@ -401,4 +401,4 @@ def test_too_few_cosignatures_are_in_every_report_and_leave_it_unfinished(cosign
 def test_misbehaviour_outweighs_missing_witnesses(cosigned: Cosigned) -> None:
     short = cosigned.look()
     short.findings["unexpected"] = 1
-    assert verdict([short], Rechecked()) is Exit.MISBEHAVED
+    assert verdict([short], RecheckCounts()) is Exit.MISBEHAVED

@@ -10,7 +10,7 @@ from pathlib import Path
 from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult
-from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.following.follower import FollowLimits, Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
@@ -103,7 +103,7 @@ class Watched:
                 self.meter,
                 Timing(self.clock, lambda _: None, self._stops),
             ),
-            Watching(Freshness(timedelta(hours=1), busy=True), limits=self.limits, witnesses=self.witnesses),
+            WatchSettings(Freshness(timedelta(hours=1), busy=True), limits=self.limits, witnesses=self.witnesses),
         )
 
     def _stops(self) -> bool:

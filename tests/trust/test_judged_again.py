@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from alerts.alert import Alert
-from ca_lite.chains import Issued, make_intermediate
+from ca_lite.chains import IssuedCertificate, make_intermediate
 from ca_lite.keys import chain_pem, generate, read_chain, read_private_key, write_private_key
 from ca_lite.settings import Layout, load_settings
 from ca_lite.setup import initialise, write_trust
@@ -65,7 +65,7 @@ class CaLite:
     def take_over(self) -> None:
         """Another intermediate issues from now on; the trust files do not say so yet."""
         now, chains = self.world.clock.now, self.layout.chains
-        root = Issued(self.authority.root, read_private_key(self.layout.private / "ca-root.pem"))
+        root = IssuedCertificate(self.authority.root, read_private_key(self.layout.private / "ca-root.pem"))
         made = make_intermediate(root, "acme", "acme intermediate 2", generate("p256"), now)
         retired = chains / f"ca-retired-{int((now + timedelta(hours=1)).timestamp())}.pem"
         retired.write_bytes((chains / "ca.pem").read_bytes())
