@@ -5,19 +5,19 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy.exc import SQLAlchemyError
 
-from ca_lite.certificate import CertificateRequest, final_certificate, precertificate, validity
+from ca_lite.certificate import CertificateRequest, contents, final_certificate, precertificate, validity
 from ca_lite.ct_client import CtClient
 from ca_lite.errors import CA_FAILED, CT_FAILED, INTERNAL, RESOURCE_EXHAUSTED, CaRefused, bad_request
 from ca_lite.identity import Principal, challenges_of, principal_for
 from ca_lite.issuer_keys import KeySource
 from ca_lite.issuers import Issuers, IssuerType
-from ca_lite.journal import FAILED, ISSUED, REQUESTED, Issuance, Journal
+from ca_lite.journal import FAILED, ISSUED, REQUESTED, Journal
 from ca_lite.keys import SigningKey, spki
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.tokens import VerifiedToken, verify_token
@@ -107,7 +107,8 @@ class Authority:
     def _signed(self, request: CertificateRequest, issuing: IssuingChain) -> tuple[x509.Certificate, Sct]:
         issuer = issuing.chain[0]
         try:
-            poisoned = precertificate(request, issuer, issuing.key)
+            both = contents(request, issuer)
+            poisoned = precertificate(both, issuing.key)
         except (ValueError, TypeError) as error:
             # The token's text does not fit into a certificate, so the fault is the caller's.
             raise bad_request("the identity cannot be written into a certificate", "IDENTITY_UNENCODABLE") from error
@@ -119,7 +120,7 @@ class Authority:
             raise CaRefused(INTERNAL, CT_FAILED, "CT_UNAVAILABLE") from error
         finally:
             self.on_ct(time.monotonic() - started)
-        certificate = final_certificate(request, issuer, issuing.key, sct)
+        certificate = final_certificate(both, issuing.key, sct)
         self._check_sct(certificate, sct, issuing)
         return certificate, sct
 
@@ -146,19 +147,19 @@ class Authority:
             raise _failed("JOURNAL_FAILED", "the issuance journal cannot be written", error) from error
 
 
-def _row(request: CertificateRequest, serial: str, request_id: str) -> Issuance:
+def _row(request: CertificateRequest, serial: str, request_id: str) -> dict[str, Any]:
     principal = request.principal
-    return Issuance(
-        request_id=request_id,
-        serial=serial,
-        name_form=principal.form.value,
-        name=principal.name,
-        issuer=principal.claims["issuer"],
-        subject=principal.claims["token_subject"],
-        not_before=request.not_before,
-        not_after=request.not_after,
-        state=REQUESTED,
-    )
+    return {
+        "request_id": request_id,
+        "serial": serial,
+        "name_form": principal.form.value,
+        "name": principal.name,
+        "issuer": principal.claims["issuer"],
+        "subject": principal.claims["token_subject"],
+        "not_before": request.not_before,
+        "not_after": request.not_after,
+        "state": REQUESTED,
+    }
 
 
 def _failed(reason: str, detail: str, error: Exception) -> CaRefused:

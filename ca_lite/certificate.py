@@ -45,17 +45,15 @@ def validity(now: datetime, issuer_not_after: datetime, lifetime: timedelta = LI
     return start, min(start + lifetime, issuer_not_after)
 
 
-def precertificate(request: CertificateRequest, issuer: x509.Certificate, key: SigningKey) -> x509.Certificate:
+def precertificate(both: x509.CertificateBuilder, key: SigningKey) -> x509.Certificate:
     """Certificate with the critical poison extension: only a CT log accepts it."""
-    return _builder(request, issuer).add_extension(x509.PrecertPoison(), critical=True).sign(key, hash_for(key))
+    return both.add_extension(x509.PrecertPoison(), critical=True).sign(key, hash_for(key))
 
 
-def final_certificate(
-    request: CertificateRequest, issuer: x509.Certificate, key: SigningKey, sct: Sct
-) -> x509.Certificate:
+def final_certificate(both: x509.CertificateBuilder, key: SigningKey, sct: Sct) -> x509.Certificate:
     """The certificate for the caller: exactly one SCT (sigstore-python refuses any other number), as last extension."""
     scts = x509.UnrecognizedExtension(x509.ObjectIdentifier(SCT_LIST_OID), sct_list_extension(sct))
-    return _builder(request, issuer).add_extension(scts, critical=False).sign(key, hash_for(key))
+    return both.add_extension(scts, critical=False).sign(key, hash_for(key))
 
 
 def sct_list_extension(sct: Sct) -> bytes:
@@ -78,7 +76,8 @@ def pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(Encoding.PEM).decode().rstrip("\n")
 
 
-def _builder(request: CertificateRequest, issuer: x509.Certificate) -> x509.CertificateBuilder:
+def contents(request: CertificateRequest, issuer: x509.Certificate) -> x509.CertificateBuilder:
+    """Contents of both certificates. Raises `ValueError` or `TypeError` for a text that no certificate can hold."""
     authority = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         x509.CertificateBuilder()

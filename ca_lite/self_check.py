@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
-from ca_lite.certificate import CertificateRequest, precertificate, validity
+from ca_lite.certificate import CertificateRequest, contents, precertificate, validity
 from ca_lite.errors import ConfigError
 from ca_lite.identity import Principal
 from ca_lite.keys import read_limited
@@ -54,7 +54,7 @@ def _check_certificate(service: CaService, now: datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     start, end = validity(now, issuing.chain[0].not_valid_after_utc)
     request = CertificateRequest(principal, key, x509.random_serial_number(), start, end)
-    precertificate(request, issuing.chain[0], issuing.key).verify_directly_issued_by(issuing.chain[0])
+    precertificate(contents(request, issuing.chain[0]), issuing.key).verify_directly_issued_by(issuing.chain[0])
 
 
 def _check_timestamp(service: CaService, now: datetime) -> None:

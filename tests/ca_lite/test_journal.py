@@ -5,27 +5,28 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from ca_lite.journal import ISSUED, REQUESTED, Issuance, Journal
+from ca_lite.journal import ISSUED, REQUESTED, Journal
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
-def row(serial: str) -> Issuance:
-    return Issuance(
-        request_id=serial,
-        serial=serial,
-        name_form="email",
-        name="mia@lab.local",
-        issuer="http://localhost/oidc",
-        subject="mia",
-        not_before=NOW,
-        not_after=NOW,
-        state=REQUESTED,
-    )
+def row(serial: str) -> dict[str, Any]:
+    return {
+        "request_id": serial,
+        "serial": serial,
+        "name_form": "email",
+        "name": "mia@lab.local",
+        "issuer": "http://localhost/oidc",
+        "subject": "mia",
+        "not_before": NOW,
+        "not_after": NOW,
+        "state": REQUESTED,
+    }
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from ca_lite.app import listen
 from ca_lite.chains import check_chain, make_intermediate, make_root, make_timestamp_leaf
 from ca_lite.errors import ConfigError
-from ca_lite.journal import ISSUED, REQUESTED, Issuance, Journal
+from ca_lite.journal import ISSUED, REQUESTED, Journal
 from ca_lite.keys import chain_pem, generate, now, read_limited, read_private_key, write_private_key, write_secret
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.self_check import self_check
@@ -112,18 +113,18 @@ def test_a_damaged_journal_is_not_written_to(content: bytes, layout: Layout) -> 
     assert open_below(layout.journal.parent) == [], "a file that is refused is let go of"
 
 
-def row(serial: str) -> Issuance:
-    return Issuance(
-        request_id="r",
-        serial=serial,
-        name_form="email",
-        name="a@b.c",
-        issuer="https://issuer",
-        subject="a",
-        not_before=NOW,
-        not_after=NOW + timedelta(minutes=10),
-        state=REQUESTED,
-    )
+def row(serial: str) -> dict[str, Any]:
+    return {
+        "request_id": "r",
+        "serial": serial,
+        "name_form": "email",
+        "name": "a@b.c",
+        "issuer": "https://issuer",
+        "subject": "a",
+        "not_before": NOW,
+        "not_after": NOW + timedelta(minutes=10),
+        "state": REQUESTED,
+    }
 
 
 def test_the_journal_finds_what_it_holds(tmp_path: Path) -> None:
