@@ -42,10 +42,27 @@ class Proposal:
 
 def canonical_body(kind: str, version: str, spec: Mapping[str, Any]) -> bytes:
     """RFC 8785 JSON of an entry. Raises `Rejected` when a value has no canonical form."""
+    entry: dict[str, Any] = {"apiVersion": version, "kind": kind, "spec": dict(spec)}
     try:
-        return rfc8785.dumps({"apiVersion": version, "kind": kind, "spec": dict(spec)})
+        if _is_text(entry):
+            # The standard library writes such a value as RFC 8785 does, in a tenth of the time.
+            return json.dumps(entry, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        return rfc8785.dumps(entry)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise Rejected(f"entry has no canonical JSON form: {error}") from error
+
+
+def _is_text(value: Any) -> bool:
+    """True for text, and for lists of it and objects with names in ASCII.
+
+    SPEC RFC 8785 3.2.2.2: strings are escaped as by ECMAScript, that is as little as JSON allows. 3.2.3: names are
+    sorted by their UTF-16 code units, for ASCII the order of their characters.
+    """
+    if isinstance(value, str):
+        return True
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and name.isascii() and _is_text(part) for name, part in value.items())
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:

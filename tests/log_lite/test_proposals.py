@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from log_lite.proposals.proposal import Rejected
+from log_lite.proposals.proposal import Rejected, canonical_body
 from log_lite.proposals.rekor_v1 import UnknownKind, propose
 from log_lite.proposals.rekor_v2 import UnknownField
 from log_lite.proposals.rekor_v2 import propose as propose_v2
@@ -256,3 +257,25 @@ def test_an_unencrypted_key_is_never_in_a_log_body() -> None:
     proposal["spec"]["signature"]["publicKey"]["content"] = b64(secret)
     with pytest.raises(Rejected):
         propose(proposal)
+
+
+_TEXTS = st.recursive(
+    st.text(st.characters(exclude_categories=[])),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text(), inner) | st.dictionaries(st.sampled_from("abBA~\x7f"), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(_TEXTS | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.floats(allow_nan=False))
+def test_a_body_is_canonical_however_it_is_written(value: Any) -> None:
+    """SPEC RFC 8785; a lone surrogate has no canonical form."""
+    entry: Any = {"apiVersion": "0.0.1", "kind": "any", "spec": {"value": value}}
+    try:
+        wanted = rfc8785.dumps(entry)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError):
+        with pytest.raises(Rejected):
+            canonical_body("any", "0.0.1", {"value": value})
+    else:
+        assert canonical_body("any", "0.0.1", {"value": value}) == wanted
