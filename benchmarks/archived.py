@@ -26,6 +26,7 @@ from benchmarks.examining import RULES, make_workload
 from benchmarks.measure import peak_memory, relative_rate
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_watches
+from monitor.archive.candidates import CandidateSearch
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_building import block_lines, write_map
 from monitor.archive.map_files import KeptMap
@@ -36,6 +37,7 @@ from monitor.archive.search import Archive
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import manifest_name, read_manifests, write_range
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
+from rules.matching.matcher import compile_rules
 from sigstore_entries.trust import CertificateAuthority
 from tlog.merkle import Frontier, RootHash
 
@@ -82,16 +84,31 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
             lambda: sum(map(len, made_rows(trust))), lambda: sum(map(len, made_rows(None))), rounds=3
         )
         (each,) = written
+        end = each.extend(Frontier())
+        run = ArchivedRun(Frontier(), (each,), SignedHead("bench", end.size, RootHash(end.root()), b"", _BEGIN))
+        files.write(manifest_name("bench"), to_json(ArchiveManifest(IDENTITY, (run,))))
+        search = CandidateSearch(compile_rules([each.rule for each in make_watches(RULES)]), "bench")
+        past = relative_rate(lambda: _candidates(files, search, len(entries)), scanned.examine, rounds=3)
         index = index_of(pa.Table.from_batches(made_rows(None), SCHEMA), 0)
         mapped = write_map(files, "bench", (RANGE.bit_length() - 1, 0), block_lines(index, 0))
     return {
         "archive_over_examine": ratio,
         "archive_checked_over_unchecked": checked,
         "archive_rows_share": seconds["rows"] / (seconds["rows"] + seconds["files"]),
+        "candidates_over_examine": past,
         "archive_bytes_per_entry": each.rows.size / len(entries),
         "archive_index_bytes_per_entry": each.index.size / len(entries),
         "archive_map_bytes_per_entry": map_bytes([mapped]) / len(entries),
     }
+
+
+def _candidates(files: ArchiveFiles, search: CandidateSearch, count: int) -> int:
+    """Search all rows for candidates, with nothing cached; returns the number of rows."""
+    searched = 0
+    for _, rows in Archive(files).rows("bench", 0, count, search.columns):
+        search.find(rows)
+        searched += len(rows)
+    return searched
 
 
 def map_bytes(maps: Iterable[KeptMap]) -> int:

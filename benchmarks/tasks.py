@@ -323,6 +323,11 @@ TASKS: Final[tuple[Task, ...]] = (
                 "would leave 0.77",
                 at_least=0.6,
             ),
+            Figure(
+                "candidates_over_examine",
+                "rows/s searched for candidates of 1,000 rules over examining their entries in memory",
+                at_least=3,
+            ),
             Figure("archive_rows_share", "part of that time that goes into decoding entries into rows", at_most=1),
             Figure("archive_bytes_per_entry", "bytes of a row file for each entry of the corpus", at_most=150),
             Figure("archive_index_bytes_per_entry", "bytes of the index beside it for each entry", at_most=200),

@@ -20,6 +20,8 @@ from rules.pattern import glob_literals, glob_matches
 
 _TOGETHER: Final = 16  # row groups read at once: some ten megabytes
 _THREADED: Final = 4  # from this number of row groups on, several threads are faster
+_PIECE: Final = 8  # row groups of one piece at most
+_PIECE_BYTES: Final = 64 * 1024 * 1024
 _BOUNDS: Final = 256  # bounds of row groups kept for one file
 _SIGNERS: Final = SCHEMA.field("signers")
 _OF_ALL: Final = [name for name in SCHEMA.names if name != _SIGNERS.name]
@@ -100,10 +102,7 @@ class OpenedFile:
         schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
         parts = []
         at = 0
-        if not self._starts:
-            sizes = (self._file.metadata.row_group(number).num_rows for number in self._groups)
-            self._starts = list(accumulate(sizes, initial=0))
-        starts = self._starts
+        starts = self._row_starts()
         while at < len(offsets):
             groups: list[int] = []
             wanted: list[int] = []
@@ -124,15 +123,45 @@ class OpenedFile:
         chosen = None if wanted is None else pa.array(wanted, pa.int64())
         rows = self._read(groups, columns or _OF_ALL)
         rows = rows if chosen is None else rows.take(chosen)
-        if columns is not None:
-            return rows
+        return rows if columns is not None else self._with_signers(rows, groups, chosen)
+
+    def pieces(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Rows `[start, stop)`, some row groups at a time, each with the number of its first row.
+
+        `columns` do not name `signers`, which is there nevertheless. Raises `ArchiveFault` during iteration.
+        """
+        starts, names = self._row_starts(), list(dict.fromkeys([*columns, "chains"]))
+        group, end = bisect_left(starts, start + 1) - 1, bisect_left(starts, stop)
+        while group < end:
+            after = group + 1
+            while after < end and after - group < _PIECE and self._bytes_of(group, after + 1) <= _PIECE_BYTES:
+                after += 1
+            groups = list(range(group, after))
+            rows = self._with_signers(self._read(groups, names), groups, None)
+            first = max(start, starts[group])
+            yield first, rows.slice(first - starts[group], min(stop, starts[after]) - first)
+            group = after
+
+    def _row_starts(self) -> list[int]:
+        """Number of the first row of each row group, and of all rows."""
+        if not self._starts:
+            sizes = (self._file.metadata.row_group(number).num_rows for number in self._groups)
+            self._starts = list(accumulate(sizes, initial=0))
+        return self._starts
+
+    def _bytes_of(self, first: int, last: int) -> int:
+        """Uncompressed bytes of some row groups."""
+        return sum(self._file.metadata.row_group(number).total_byte_size for number in range(first, last))
+
+    def _with_signers(self, rows: pa.Table, groups: list[int], chosen: pa.Array | None) -> pa.Table:
         # Nearly every entry has one signer and an empty `signers` column; `chains` has one value for each signer.
         if pc.any(pc.greater(pc.list_value_length(rows["chains"]), 1)).as_py():
             read = self._read(groups, ["signers"])["signers"]
             signers = read if chosen is None else read.take(chosen)
         else:
             signers = pa.nulls(len(rows), _SIGNERS.type)
-        return rows.add_column(SCHEMA.get_field_index("signers"), _SIGNERS, signers)
+        at = min(SCHEMA.get_field_index(_SIGNERS.name), rows.num_columns)
+        return rows.add_column(at, _SIGNERS, signers)
 
     def group_lows(self) -> list[bytes]:
         """The least key of each row group of an index. Raises `ArchiveFault`."""

@@ -161,14 +161,20 @@ class Archive:
         """Coverage of a search for this query."""
         return self._coverage(query, self.manifests(), damaged, {})
 
-    def numbers(self, query: Query, log: str) -> Iterator[tuple[ArchivedRange, list[int]]]:
-        """Indexes of all matching entries of one log, range by range, in order. Raises `BadQuery`, `ArchiveFault`."""
-        keys = keys_of(query)
+    def rows(self, log: str, first: int, last: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Rows of archived entries `[first, last)`, some thousands at a time, each with the index of its first entry.
+
+        The tables have these columns, and `signers`. Raises `ArchiveFault` during iteration.
+        """
         manifest = self.manifests().of(log)
         if manifest is None:
             return
         for each in (each for run in manifest.runs for each in run.ranges):
-            yield each, [each.first + offset for offset in self._offsets(manifest, each, keys).to_pylist()]
+            if each.last > first and each.first < last:
+                opened = self._open(manifest, each, is_index=False)
+                start, stop = max(first - each.first, 0), min(last, each.last) - each.first
+                for at, rows in opened.pieces(start, stop, columns):
+                    yield each.first + at, rows
 
     def entry(self, log: str, index: int) -> ArchiveRow | None:
         """One entry; `None` when it is not archived. Raises `ArchiveFault`."""

@@ -214,7 +214,7 @@ class Matcher:
         fingerprints in lower-case hex without the name of their algorithm. More texts may make more candidates.
         """
         found = set(self.unindexed)
-        for _, numbers in self._find(texts):
+        for _, numbers in self.find(texts):
             found.update(numbers)
         return sorted(found)
 
@@ -224,11 +224,12 @@ class Matcher:
         An entry is left out when it has no candidates but the `unindexed`.
         """
         found: dict[int, set[int]] = {}
-        for place, numbers in self._find(texts):
+        for place, numbers in self.find(texts):
             found.setdefault(owners[place], set(self.unindexed)).update(numbers)
         return {owner: sorted(numbers) for owner, numbers in found.items()}
 
-    def _find(self, texts: Sequence[str]) -> Iterator[tuple[int, Sequence[int]]]:
+    def find(self, texts: Sequence[str]) -> Iterator[tuple[int, Sequence[int]]]:
+        """Rules filed under a key that some text shows, as (number of the text, rule numbers)."""
         yield from self._plain.find(texts)
         yield from self._folded.find(texts)
 
@@ -279,7 +280,7 @@ class Matcher:
         return Matches(tuple(self.rules[number] for number in sorted(rules)), kept, len(cut - rules))
 
     def _numbers(self, texts: Iterable[str]) -> set[int]:
-        return {number for _, numbers in self._find(list(texts)) for number in numbers}
+        return {number for _, numbers in self.find(list(texts)) for number in numbers}
 
     def confirm_all(self, signing: Signing) -> Matches:
         """Every rule that matches a signing, found through its decoded values."""
