@@ -19,7 +19,7 @@ from rules.matching.keys import Key, Literal, ValuePrefix, WholeValue
 from rules.matching.matcher import PREFIX
 from rules.matching.required_keys import RequiredKeys, required_keys_of
 from rules.pattern import compile_regex
-from rules.rule import JudgedByPast, Rule, RuleSet
+from rules.rule import JudgedByFacts, Rule, RuleSet
 from rules.rule_file import flow, scalar
 from rules.selection import read_select, walk
 from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Scalar, SettingsProblem, read_yaml
@@ -44,7 +44,7 @@ _REFUSED: Final[AnyMapping[str, str]] = {
     "digests_from": _ELSEWHERE,
 }
 _REFUSED_FIELDS: Final = frozenset({"kind", "log"})
-BY_PAST: Final = frozenset(key for key, kind in BY_KEY.items() if issubclass(kind, JudgedByPast))
+BY_PAST: Final = frozenset(key for key, kind in BY_KEY.items() if issubclass(kind, JudgedByFacts))
 """Keys of `expect` that depend on earlier signings, answers and announcements."""
 
 

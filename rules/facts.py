@@ -122,7 +122,7 @@ class Facts:
     """All facts for a judgement. An unknown fact is `None`, and an expectation that needs it is unmet."""
 
     past: PastFacts
-    leave: AuthorisationFacts
+    authorised: AuthorisationFacts
     known: KnownFacts
 
 

@@ -123,7 +123,7 @@ def _acknowledged(case: Case, reasons: Sequence[Reason]) -> SignerPattern | None
     """The first acknowledged pattern that covers the signer and all reasons against the signing."""
     if case.signer is None:
         return None
-    patterns, ids = case.facts.leave.patterns(case.rule.id), {reason.id for reason in reasons}
+    patterns, ids = case.facts.authorised.patterns(case.rule.id), {reason.id for reason in reasons}
     return next((each for each in patterns if each.covers(case.signer, ids)), None)
 
 

@@ -68,7 +68,7 @@ class ProposedExpectation:
         return list(self.values) if len(self.values) > 1 else self.values[0]
 
 
-class NoPast(PastFacts):
+class NoPastFacts(PastFacts):
     """Nothing was seen before."""
 
     @override
@@ -92,7 +92,7 @@ class NoPast(PastFacts):
         return None
 
 
-class NoLeave(AuthorisationFacts):
+class NoAuthorisationFacts(AuthorisationFacts):
     """Nothing was allowed."""
 
     @override
@@ -104,7 +104,7 @@ class NoLeave(AuthorisationFacts):
         return ()
 
 
-class NothingKnown(KnownFacts):
+class NoKnownFacts(KnownFacts):
     """No list and no other log is known."""
 
     @override
@@ -120,7 +120,7 @@ class NothingKnown(KnownFacts):
         return None
 
 
-NO_FACTS: Final = Facts(NoPast(), NoLeave(), NothingKnown())
+NO_FACTS: Final = Facts(NoPastFacts(), NoAuthorisationFacts(), NoKnownFacts())
 """Facts without any past: only the entry itself counts."""
 
 

@@ -215,7 +215,7 @@ class DelayedExpectation:
         raise NotImplementedError
 
 
-class JudgedByPast:
+class JudgedByFacts:
     """Base class of expectations that ask about earlier signings: a verdict is valid only until that past changes."""
 
     __slots__ = ()

@@ -17,7 +17,7 @@ from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import open_database
-from monitor.store.facts import StoredPast
+from monitor.store.facts import StoredPastFacts
 from monitor.store.reading import Reading
 from rules.facts import Authorisation
 from rules.selection import digest_text, normal_digest
@@ -128,7 +128,7 @@ def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonO
     """
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
-        past = StoredPast(database)
+        past = StoredPastFacts(database)
         given = Reading(database).authorisations(lambda rule, digest: past.times_signed(rule, digest, _NO_ENTRY))
     now = utc_now()
     rows = [

@@ -36,7 +36,7 @@ from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
 from monitor.store.canaries import Canaries
 from monitor.store.database import Database, open_database
-from monitor.store.facts import StoredKnown
+from monitor.store.facts import StoredKnownFacts
 from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
@@ -254,11 +254,11 @@ def archived_past(config: Config, database: Database) -> "NameHistory | None":
         return None
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
     from monitor.archive.search import Archive  # noqa: PLC0415
-    from monitor.site.archived import ArchivedPast  # noqa: PLC0415
-    from monitor.store.signings import FoundPast  # noqa: PLC0415
+    from monitor.site.archived import ArchivedHistory  # noqa: PLC0415
+    from monitor.store.signings import FindingsHistory  # noqa: PLC0415
 
     followed = [log.name for log in config.logs or ()]
-    return ArchivedPast(Archive(ArchiveFiles(config.archive.location), followed), FoundPast(database))
+    return ArchivedHistory(Archive(ArchiveFiles(config.archive.location), followed), FindingsHistory(database))
 
 
 def uses_processes(objectives: Objectives, log: LogConfig) -> bool:
@@ -411,7 +411,7 @@ def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
     return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
 
 
-def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig]) -> None:
+def tell_facts(facts: StoredKnownFacts, logs: Sequence[LogConfig]) -> None:
     """Let absences count as facts only if all logs in question are followed without gaps."""
     # A log with an undetected protocol may be of either kind.
     facts.certificate_logs = frozenset(log.name for log in logs if log.api is None or log.api in CT_APIS)

@@ -14,11 +14,11 @@ from monitor.model.inclusion_promise import InclusionPromise, promise_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.entry_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
-from monitor.store.findings import BatchPast
+from monitor.store.findings import BatchPastFacts
 from rules.facts import Facts
 from rules.judge import judge_selected, recheck_at
 from rules.matching.matcher import PREFIX, LayeredMatcher, Matcher
-from rules.rule import CT_KINDS, JudgedByPast, Outcome
+from rules.rule import CT_KINDS, JudgedByFacts, Outcome
 from rules.selection import Condition, Selected, select
 from sigstore_entries import der
 from sigstore_entries.der import certificate_key, tbs_key
@@ -59,7 +59,7 @@ class RuleJudge(Judge):
         self._final = final
         self._rule = matcher.rule
         self._by_past = {
-            rule.id for rule in matcher.rules if any(isinstance(each, JudgedByPast) for each in rule.expect)
+            rule.id for rule in matcher.rules if any(isinstance(each, JudgedByFacts) for each in rule.expect)
         }
         self._facts, self._authorities = facts, authorities
 
@@ -68,7 +68,7 @@ class RuleJudge(Judge):
         # Read before any fact: the commit of the findings then notices a past that grew meanwhile.
         past = self._facts.revisions({name for hit in hits for name in hit.rules if self._is_by_past(name)})
         facts = self._facts.ahead(hits)
-        batch = BatchPast(facts.past, now)
+        batch = BatchPastFacts(facts.past, now)
         facts = replace(facts, past=batch)
         findings = []
         for hit in hits:
@@ -97,7 +97,7 @@ class RuleJudge(Judge):
         if name in self._by_past:
             return True
         rule = self._rule(name) if name.startswith(PREFIX) else None
-        return rule is not None and any(isinstance(each, JudgedByPast) for each in rule.expect)
+        return rule is not None and any(isinstance(each, JudgedByFacts) for each in rule.expect)
 
     @override
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:

@@ -48,8 +48,9 @@ def _known_releases(facts: Callable[[], Facts]) -> Released:
             if isinstance(kind, ImagesExpectation):
                 found += [each.what for each in kind.releases if not shown.isdisjoint(each.digests)]
             elif isinstance(kind, AuthorisedExpectation):
-                announced = [leave for each in sorted(shown) for leave in facts().leave.authorisations(rule.id, each)]
-                found += [leave.what for leave in announced if leave.what != leave.digest]
+                given = facts().authorised
+                announced = [each for digest in sorted(shown) for each in given.authorisations(rule.id, digest)]
+                found += [each.what for each in announced if each.what != each.digest]
             elif isinstance(kind, DigestsFromExpectation) and kind.source.form is SourceForm.REGISTRY:
                 listed = facts().known.digests_from(kind.source) or ()
                 found += [] if shown.isdisjoint(listed) else [f"image of {kind.source.target}"]

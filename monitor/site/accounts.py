@@ -220,8 +220,8 @@ def announce_signing(site: Site, mine: Subscription, digest: str, *, count: str,
             409, "Too many announcements", f"A subscription has at most {_MAX_ANNOUNCED}. Withdraw old ones."
         )
     expires = site.clock() + timedelta(days=lasts)
-    leave = Authorisation(signed, many, expires, inert(note, 200))
-    if site.subscribers.announce(mine.id, leave) is None:
+    authorisation = Authorisation(signed, many, expires, inert(note, 200))
+    if site.subscribers.announce(mine.id, authorisation) is None:
         raise RequestRefused(
             409,
             "This subscription does not ask for announcements",
@@ -385,13 +385,13 @@ def own_of(site: Site, account: Subscriber, subscription: str) -> Subscription:
 
 def announced_json(given: NumberedAuthorisation) -> dict[str, Any]:
     """One announcement, for programs."""
-    leave = given.leave
+    authorisation = given.authorisation
     return {
         "number": given.number,
-        "digest": leave.digest,
-        "count": leave.count,
-        "expires": plain(leave.expires),
-        "note": leave.note,
+        "digest": authorisation.digest,
+        "count": authorisation.count,
+        "expires": plain(authorisation.expires),
+        "note": authorisation.note,
     }
 
 

@@ -19,7 +19,7 @@ from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query
 from monitor.archive.rows import SIGNER_TEXTS, Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
-from monitor.store.signings import FoundPast, LogRead, PastSigning, SigningCursor, Signings
+from monitor.store.signings import FindingsHistory, LogRead, PastSigning, SigningCursor, Signings
 from rules.rule import Outcome, Verdict
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import (
@@ -61,12 +61,12 @@ _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_VERDICT: Final = Verdict(Outcome.UNVERIFIED, ())
 
 
-class ArchivedPast:
+class ArchivedHistory:
     """`monitor.site.lookup.NameHistory` from the archive, and from findings where the archive does not reach yet."""
 
     source: Final = "archive"
 
-    def __init__(self, archive: Archive, found: FoundPast) -> None:
+    def __init__(self, archive: Archive, found: FindingsHistory) -> None:
         self._archive, self._found = archive, found
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[object, ...], Signings] = OrderedDict()

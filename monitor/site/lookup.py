@@ -8,15 +8,15 @@ from typing import Any, Final, Protocol
 
 from monitor.model.state import Finding
 from monitor.site.rendering import Timeline, timeline
-from monitor.store.findings import BatchPast, SeenFact, is_certificate_only, seen_in
+from monitor.store.findings import BatchPastFacts, SeenFact, is_certificate_only, seen_in
 from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
 from rules.asking import Ask, ask_of, rule_of
 from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
 from rules.judge import NOT_SELECTED as UNSELECTED
 from rules.judge import judge_selected
-from rules.learning import NoLeave, NoPast, NothingKnown, ProposedExpectation, learn, verdict_of, word
-from rules.rule import JudgedByPast, Outcome, Reason, Rule, Verdict
+from rules.learning import NoAuthorisationFacts, NoKnownFacts, NoPastFacts, ProposedExpectation, learn, verdict_of, word
+from rules.rule import JudgedByFacts, Outcome, Reason, Rule, Verdict
 from rules.selection import digest_text, select
 from rules.subject import Subject
 from sigstore_entries.signing import EntryRef, NameForm, Signer, Signing
@@ -237,7 +237,7 @@ def rows_of(
     ordered = sorted(merged, key=lambda pair: (pair[0].at, pair[0].signing.where.index), reverse=True)
     if rule is None:
         verdicts = {each.signing.where: each.verdict for each, _ in ordered}
-    elif any(isinstance(each, JudgedByPast) for each in rule.expect):
+    elif any(isinstance(each, JudgedByFacts) for each in rule.expect):
         verdicts = _verdicts([each for each, _ in ordered], rule, now)
     else:
         verdicts = {each.signing.where: verdict_of(rule, each.signing, now) for each, _ in ordered}
@@ -268,8 +268,8 @@ def _as_far_as_archived(verdict: Verdict) -> Verdict:
 
 def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[EntryRef, Verdict]:
     """Verdicts of a rule that compares with the past: each signing, oldest first, with all earlier ones."""
-    past = BatchPast(NoPast(), now)
-    facts = Facts(past, NoLeave(), NothingKnown())
+    past = BatchPastFacts(NoPastFacts(), now)
+    facts = Facts(past, NoAuthorisationFacts(), NoKnownFacts())
     told: dict[EntryRef, Verdict] = {}
     for each in sorted(found, key=lambda each: each.at):
         selected = select(rule.select, _with_certificates(each.signing))

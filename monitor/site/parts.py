@@ -16,7 +16,7 @@ from monitor.site.sessions import RequestAuthenticator, SiteKeys, Visitor
 from monitor.site_config import SiteConfig
 from monitor.store.database import Database
 from monitor.store.notices import Notices
-from monitor.store.signings import FoundPast, ReadEntries
+from monitor.store.signings import FindingsHistory, ReadEntries
 from monitor.store.sql import new_id
 from monitor.store.subscribers import Subscribers, add_link, address_key
 
@@ -44,7 +44,7 @@ class Site:
     subscribers: Subscribers
     notices: Notices
     past: NameHistory
-    found: FoundPast
+    found: FindingsHistory
     limits: RateLimits
     door: RequestAuthenticator
     templates: Environment
@@ -103,7 +103,7 @@ def build_site(
     """Put a site together. Raises `OwnFault` when its key cannot be read."""
     keys = SiteKeys.read(config.key_file)
     subscribers = Subscribers(database, clock)
-    found = FoundPast(database)
+    found = FindingsHistory(database)
     return Site(
         config=config,
         keys=keys,

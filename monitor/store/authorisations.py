@@ -23,7 +23,7 @@ class NumberedAuthorisation:
     """An authorisation, by its number."""
 
     number: int
-    leave: Authorisation
+    authorisation: Authorisation
 
 
 class Authorisations:
@@ -88,10 +88,10 @@ def in_force(
     found = defaultdict[tuple[str, str], list[Authorisation]](list)
     for each in rows:
         # By name: a row has a method called `count`.
-        leave = Authorisation(
+        authorisation = Authorisation(
             each["digest"], each["count"], each["expires"], each["note"], each["what"], together[_group(each)]
         )
-        found[each["rule"], leave.digest].append(leave)
+        found[each["rule"], authorisation.digest].append(authorisation)
     return found
 
 

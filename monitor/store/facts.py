@@ -57,7 +57,7 @@ _WINDOWS = 16
 """Spans of time about which all rules of an entry are asked together; asking for each of very many costs more."""
 
 
-class StoredPast(PastFacts):
+class StoredPastFacts(PastFacts):
     """The past from the findings in the database."""
 
     def __init__(self, database: Database) -> None:
@@ -100,7 +100,7 @@ class StoredPast(PastFacts):
             return frozenset(connection.execute(select(_VALUE.c.value).where(*subjects, other)).scalars())
 
 
-class StoredLeave(AuthorisationFacts):
+class StoredAuthorisationFacts(AuthorisationFacts):
     """`AuthorisationFacts` from the authorisations in the database."""
 
     def __init__(self, database: Database) -> None:
@@ -122,7 +122,7 @@ ListedDigests = Callable[[DigestSource], frozenset[str] | None]
 """Digests of a list outside the rule file; `None` for a list that was never read."""
 
 
-class StoredKnown(KnownFacts):
+class StoredKnownFacts(KnownFacts):
     """`KnownFacts` from the findings of other logs in the database. `digests` answers for lists outside the rule file.
 
     `certificate_logs` and `signature_logs` are the logs that show certificates and signatures. An absence counts
@@ -232,7 +232,7 @@ class BatchHits:
         return sorted({digest for signing in self._by_rule[rule] for digest in digests_of(signing)})
 
 
-class LeaveAhead(StoredLeave):
+class PrefetchedAuthorisationFacts(StoredAuthorisationFacts):
     """`AuthorisationFacts` for one batch of hits: one query for patterns, one for digests of alike rules."""
 
     def __init__(self, database: Database, about: BatchHits) -> None:
@@ -263,7 +263,7 @@ class LeaveAhead(StoredLeave):
         return {rule: {digest: found.get((rule, digest), []) for digest in digests} for rule in rules}
 
 
-class PastAhead(StoredPast):
+class PrefetchedPastFacts(StoredPastFacts):
     """The past of these hits with far fewer queries.
 
     A question about another signing is answered by a query of its own. Answers are as of the first query of their
@@ -395,13 +395,15 @@ class DatabaseFacts(FactStore):
         self, database: Database, clock: Callable[[], datetime], digests: ListedDigests = lambda _source: None
     ) -> None:
         self._database = database
-        self.known = StoredKnown(database, clock, digests)
-        self.stored = Facts(StoredPast(database), StoredLeave(database), self.known)
+        self.known = StoredKnownFacts(database, clock, digests)
+        self.stored = Facts(StoredPastFacts(database), StoredAuthorisationFacts(database), self.known)
 
     @override
     def ahead(self, hits: Sequence[Hit]) -> Facts:
         about = BatchHits(hits)
-        return Facts(PastAhead(self._database, about), LeaveAhead(self._database, about), self.known)
+        return Facts(
+            PrefetchedPastFacts(self._database, about), PrefetchedAuthorisationFacts(self._database, about), self.known
+        )
 
     @override
     def revisions(self, rules: Collection[str]) -> Mapping[str, int]:

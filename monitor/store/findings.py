@@ -424,7 +424,7 @@ def _integrated(signing: str) -> datetime | None:
     return next((datetime.fromisoformat(at) for at in times), None)
 
 
-class BatchPast(PastFacts):
+class BatchPastFacts(PastFacts):
     """The stored past plus the findings remembered here, as if they had been stored at `now`."""
 
     def __init__(self, stored: PastFacts, now: datetime) -> None:

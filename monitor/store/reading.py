@@ -128,7 +128,7 @@ class OpenEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenLeave:
+class AuthorisationUse:
     """One authorisation with its number and fate."""
 
     number: int
@@ -341,7 +341,7 @@ class Reading:
         kept = table(EvidenceRow)
         return self._counts(select(kept.c.log, func.count()).where(kept.c.closed_at.is_(None)).group_by(kept.c.log))
 
-    def authorisations(self, used: Any) -> list[GivenLeave]:
+    def authorisations(self, used: Any) -> list[AuthorisationUse]:
         """Every authorisation, including ended ones; `used(rule, digest)` counts the signings."""
         given = table(AuthorisationRow)
         rows = self._all(select(given).order_by(given.c.id))
@@ -349,7 +349,7 @@ class Reading:
         for row in rows:
             digests.setdefault(row["id"] if row["together"] is None else row["together"], []).append(row["digest"])
         return [
-            GivenLeave(
+            AuthorisationUse(
                 number=row["id"],
                 rule=row["rule"],
                 what=row["what"] or row["digest"],

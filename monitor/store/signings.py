@@ -148,7 +148,7 @@ class LogRead:
     trouble: bool
 
 
-class FoundPast:
+class FindingsHistory:
     """The past as far as rules or subscriptions selected it."""
 
     source: Final = "findings"

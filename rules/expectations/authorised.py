@@ -6,14 +6,14 @@ from typing import ClassVar, Self
 
 from rules.expectations.digests import no_digest
 from rules.facts import Authorisation
-from rules.rule import Case, Check, JudgedByPast, Schema
+from rules.rule import Case, Check, JudgedByFacts, Schema
 from rules.selection import digest_text, read_digest
 from settings.document import Listing, Misplaced, Node
 from settings.reading import Fields, read_number, read_text, read_timestamp
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorisedExpectation(JudgedByPast):
+class AuthorisedExpectation(JudgedByFacts):
     """`authorised: [{digest: sha256:…, count: 1, expires: 2026-12-01T00:00:00Z}]`; `[]` for recorded ones alone."""
 
     inline: tuple[Authorisation, ...]
@@ -47,16 +47,16 @@ class AuthorisedExpectation(JudgedByPast):
 
     def _refusal(self, digest: str, case: Case) -> str | None:
         known = [each for each in self.inline if each.digest == digest]
-        known += case.facts.leave.authorisations(case.rule.id, digest)
+        known += case.facts.authorised.authorisations(case.rule.id, digest)
         # Without a time in the entry, the time of reading it decides, which can only be later.
         when = case.signed_at or case.now
         live = [each for each in known if when <= each.expires]
         if not live:
             return f"{digest} ({'its authorisation has expired' if known else 'not authorised'})"
-        counted = dict.fromkeys(each for leave in live for each in leave.digests)
-        leave = sum(each.count for each in live)
+        counted = dict.fromkeys(each for authorisation in live for each in authorisation.digests)
+        count = sum(each.count for each in live)
         used = sum(case.facts.past.times_signed(case.rule.id, each, case.signing.where) for each in counted)
-        return None if used < leave else f"{digest} (authorised signings: {leave}, made already: {used})"
+        return None if used < count else f"{digest} (authorised signings: {count}, made already: {used})"
 
 
 def _read_one(node: Node) -> Authorisation:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Self
 
-from rules.rule import Case, Check, JudgedByPast, Schema
+from rules.rule import Case, Check, JudgedByFacts, Schema
 from settings.document import Node
 from settings.reading import Fields, read_duration, read_number
 
 
 @dataclass(frozen=True, slots=True)
-class RateExpectation(JudgedByPast):
+class RateExpectation(JudgedByFacts):
     """`rate: {at_most: 5, per: 1d}`."""
 
     at_most: int

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.pattern import repository_key
-from rules.rule import ABSENT, Case, Check, JudgedByPast, Schema
+from rules.rule import ABSENT, Case, Check, JudgedByFacts, Schema
 from settings.document import Misplaced, Node
 from settings.reading import read_flag
 
 
 @dataclass(frozen=True, slots=True)
-class _UnchangedExpectation(JudgedByPast):
+class _UnchangedExpectation(JudgedByFacts):
     schema: ClassVar[Schema] = {"const": True}
 
     @classmethod

@@ -144,7 +144,9 @@ def test_what_is_asked_for_a_batch_is_what_is_asked_one_by_one(database: Databas
         for besides in (hit.signing.where, elsewhere):
             for rule in (*hit.rules, "no such rule"):
                 for digest in (*digests_of(hit.signing), "sha256:00"):
-                    assert facts.leave.authorisations(rule, digest) == single.leave.authorisations(rule, digest)
+                    assert facts.authorised.authorisations(rule, digest) == single.authorised.authorisations(
+                        rule, digest
+                    )
                     counted = facts.past.times_signed(rule, digest, besides)
                     assert counted == single.past.times_signed(rule, digest, besides)
                 for hours in (1, 30):

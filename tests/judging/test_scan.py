@@ -14,7 +14,7 @@ from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
 from monitor.raising.entry_alerts import clock_alerts_of_findings
 from monitor.raising.signing_alerts import alerts_of_findings
-from monitor.store.findings import BatchPast
+from monitor.store.findings import BatchPastFacts
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import Outcome, Verdict
 from rules.rule_file import load_rules
@@ -239,7 +239,7 @@ def test_findings_of_one_batch_know_of_each_other() -> None:
     """A leave to sign once is used up by the first of two signings, in one batch as in two."""
     digest = f"sha256:{made.ARTIFACT}"
     stored = MemoryFacts(past=[PastSigning("acme", EntryRef("log", 1), NOW - timedelta(hours=2), frozenset({digest}))])
-    past = BatchPast(stored, NOW)
+    past = BatchPastFacts(stored, NOW)
     found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(MINE), made.hashedrekord_v1(FORGED)])
     for finding in found:
         past.remember(finding)

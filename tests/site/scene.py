@@ -22,13 +22,13 @@ from monitor.config import WebConfig
 from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.model.state import Finding
 from monitor.site.app import create_site
-from monitor.site.archived import ArchivedPast
+from monitor.site.archived import ArchivedHistory
 from monitor.site.delivery import Courier
 from monitor.site.parts import Site, build_site
 from monitor.site_config import MailConfig, SiteConfig, SiteLimits
 from monitor.store.database import Database
 from monitor.store.findings import add_findings
-from monitor.store.signings import FoundPast
+from monitor.store.signings import FindingsHistory
 from monitor.store.store import Store
 from rules.asking import ask_of, rule_of
 from rules.rule import Outcome, Verdict
@@ -232,7 +232,7 @@ def scene(folder: Path, database: Database, archive: Archive | None = None, **ch
     store = Store(database, clock=clock, route=lambda _alert: ())
     store.baseline(a_position(1000), "test")
     store.health.went_well(LOG, clock(), clock())
-    past = None if archive is None else ArchivedPast(archive, FoundPast(database))
+    past = None if archive is None else ArchivedHistory(archive, FindingsHistory(database))
     site = build_site(config, database, clock, past)
     assert config.listen is not None
     server = WebServer(create_site(site), WebConfig(config.listen), SITE_LIMITS, "site")

@@ -106,11 +106,11 @@ def test_authorisations_hold_until_revoked(database: Database) -> None:
     store, given = a_store(database), Authorisations(database)
     leave = Authorisation(f"sha256:{DIGEST}", 1, NOW + timedelta(hours=1), "release 1.4.2")
     number = given.add(RULE, leave, NOW)
-    assert store.facts.stored.leave.authorisations(RULE, leave.digest) == [leave]
-    assert store.facts.stored.leave.authorisations("other", leave.digest) == []
+    assert store.facts.stored.authorised.authorisations(RULE, leave.digest) == [leave]
+    assert store.facts.stored.authorised.authorisations("other", leave.digest) == []
     assert given.revoke(number, NOW)
     assert not given.revoke(number, NOW)
-    assert store.facts.stored.leave.authorisations(RULE, leave.digest) == []
+    assert store.facts.stored.authorised.authorisations(RULE, leave.digest) == []
 
 
 def test_what_a_log_lacked_is_known_from_the_last_pass_that_read_all_of_it(database: Database) -> None:
