@@ -23,6 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from sigstore_entries import der
 from sigstore_entries.der import Tbs, read_tbs, split_certificate
+from sigstore_entries.escapes import escaped
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 
 FULCIO_ARC: Final = "1.3.6.1.4.1.57264.1"
@@ -376,11 +377,12 @@ def plain_text(text: str, part: str, defects: list[str]) -> str:
 
     Databases refuse a NUL, and other programs cut text at it: an entry must not stop the monitor or imitate another.
     """
-    if text.isprintable():
+    # Printable for any release of Python means that the text holds no such character.
+    if text.isprintable() or (plain := escaped(text)) == text:
         return text
     if len(defects) < MAX_DEFECTS:
         defects.append(f"{part}: holds a control or unprintable character")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return plain
 
 
 def _second_opinion(readable: bytes, findings: _Findings) -> None:

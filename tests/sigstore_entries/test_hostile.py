@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sigstore_entries.body import MAX_BODY, failed
 from sigstore_entries.entry import KINDS, decode_ct, decode_rekor, outline_ct, outline_fingerprints, outline_rekor
+from sigstore_entries.escapes import escaped
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 from tests.support import entries as make
 from tests.support.progress import Progress
@@ -264,7 +265,7 @@ PARTS = {"names", "issuer", "claim", "extension", "validity", "unread", "chain",
 
 
 def is_clean(result: Signing | Unreadable) -> bool:
-    """Whether all text is printable and each defect names a part that `Signer` documents."""
+    """Whether all text is free of control and unprintable characters, and each defect names a documented part."""
     if isinstance(result, Unreadable):
         return result.reason.isprintable() and result.reason.isascii()
     texts = [result.kind, result.version, *(digest.value for digest in result.digests)]
@@ -272,7 +273,7 @@ def is_clean(result: Signing | Unreadable) -> bool:
         texts += [signer.issuer or "", *(name.value for name in signer.names), *signer.claims.values(), *signer.defects]
         if not {defect.partition(": ")[0].partition(":")[0] for defect in signer.defects} <= PARTS:
             return False
-    return all(text.isprintable() for text in texts)
+    return all(escaped(text) == text for text in texts)
 
 
 def run(entries: Iterator[tuple[str, bytes]]) -> Counter[str]:
