@@ -4,6 +4,7 @@ The stored position is proven after every step: after a kill anywhere, the next 
 Clock, waiting and threads are parameters.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -58,30 +59,68 @@ from tlog.merkle import Frontier
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Time for long-running work: a clock, a way to wait, and a signal to stop."""
+    """Time for long-running work: a clock, a way to wait, and a signal to stop.
+
+    `passed` and `worked` are seconds since any moment: of the wall clock, and of this thread's processor time.
+    """
 
     clock: Callable[[], datetime]
     pause: Callable[[float], object]
     stop: Callable[[], bool] = lambda: False
+    passed: Callable[[], float] = time.monotonic
+    worked: Callable[[], float] = time.thread_time
 
 
 Read = Callable[[range], Fetched]
 """Reads entries from the beginning of a range on, perhaps not up to its end."""
 
 
+class Waiting:
+    """Measures if reads of one log wait for it for most of their time.
+
+    Only then further batches are worth reading at the same time. Reads that mostly work take the interpreter from each
+    other and from the thread that commits, and gain nothing.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._passed, self._worked = timing.passed, timing.worked
+        self._mostly = False
+
+    def prevails(self) -> bool:
+        """True if the last read waited for most of its time."""
+        return self._mostly
+
+    def of(self, read: Read) -> Read:
+        """The same reads, measured."""
+
+        def measured(part: range) -> Fetched:
+            passed, worked = self._passed(), self._worked()
+            fetched = read(part)
+            self._mostly = self._worked() - worked < (self._passed() - passed) / 2
+            return fetched
+
+        return measured
+
+
 def read_ahead(
-    read: Read, wanted: range, *, batch_entries: int, ahead: int, executor: Executor | None
+    read: Read,
+    wanted: range,
+    *,
+    batch_entries: int,
+    ahead: int,
+    executor: Executor | None,
+    worth: Callable[[], bool] = lambda: True,
 ) -> Iterator[Fetched]:
     """Yield the entries of `wanted` in order, in batches cut at multiples of `batch_entries`.
 
-    At most `ahead` batches are read ahead; without an executor none. Raises an error of `read` in place of the batch
-    that caused it.
+    At most `ahead` batches are read ahead; without an executor none, and while it is not `worth` it, only the batch
+    that is waited for is read. Raises an error of `read` in place of the batch that caused it.
     """
     planned: deque[tuple[range, Future[Fetched]]] = deque()
     position = start = wanted.start
     try:
         while position < wanted.stop:
-            while executor is not None and start < wanted.stop and len(planned) < ahead:
+            while executor is not None and start < wanted.stop and len(planned) < (ahead if worth() else 1):
                 part = _cut(start, wanted.stop, batch_entries)
                 planned.append((part, executor.submit(read, part)))
                 start = part.stop
@@ -274,6 +313,7 @@ class LogFollower:
         """
         self._source, self._state, self._scanner = source, state, scanner
         self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or FollowLimits()
+        self._waiting = Waiting(timing)
         self._retry = RetryPolicy(self._limits.pauses, timing.pause)
         self._committer = BatchCommitter(source, state, judge, timing.clock)
         self._executor, self._examiner = executor, batch_scanner
@@ -370,15 +410,17 @@ class LogFollower:
         head, most = position.head.head, self._limits.batch_bytes
         wanted = range(position.frontier.size, end)
 
-        def ahead(read: Read) -> Iterator[Fetched]:
-            return read_ahead(read, wanted, batch_entries=size, ahead=self._limits.ahead, executor=self._executor)
+        def ahead(read: Read, worth: Callable[[], bool]) -> Iterator[Fetched]:
+            most_ahead, threads = self._limits.ahead, self._executor
+            return read_ahead(read, wanted, batch_entries=size, ahead=most_ahead, executor=threads, worth=worth)
 
         if self._examiner is not None:
-            batches = ahead(lambda part: fetch(self._source, head, part, most))
+            batches = ahead(lambda part: fetch(self._source, head, part, most), lambda: True)
             narrowed = size < (self._limits.batch_entries or self._usual_batch())
             yield from self._examiner(WantedEntries(position, end, batches, narrowed=narrowed))
             return
-        for fetched in ahead(lambda part: fetch_and_scan(self._source, head, part, most, self._scanner)):
+        read = self._waiting.of(lambda part: fetch_and_scan(self._source, head, part, most, self._scanner))
+        for fetched in ahead(read, self._waiting.prevails):
             if fetched.scanned is not None:
                 yield fetched, fetched.scanned
 

@@ -4,6 +4,7 @@ Every entry gets a fast check of its bytes; the few that some rule may select ar
 values out, so the same function runs inline, in a pool of processes, or on other machines.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,9 @@ from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
 from tlog.merkle import Frontier, LeafHash, aligned_subtrees
 
 _PIECE: Final = 128  # entries hashed and read at a time
+# One thread of a process scans at a time. `hashlib` gives up the interpreter for each entry of 2 KiB or more: two
+# threads that hash would hand it to each other with every entry, which costs more than the second core adds.
+_SCANNING: Final = threading.Lock()
 MAX_MATCHES: Final = 10_000
 """Matches of entries and rules from which on a batch takes no further entry: each is a finding in one transaction."""
 
@@ -125,19 +129,23 @@ class BatchScan:
     def add(self, entries: Sequence[LogEntry]) -> int:
         """Take the entries that follow, and return how many: fewer than all when the batch is full."""
         for first in range(0, len(entries), _PIECE):
-            # The bytes just read are still in the processor's cache for hashing.
-            piece = entries[first : first + _PIECE]
-            at = self._start + len(self._hashes)
-            scan = self._scanner.scan(piece, at, self._log, self._api)
-            fits = self._fitting(scan, at, len(piece))
-            if fits < len(piece):
-                piece = piece[:fits]
-                scan = self._scanner.scan(piece, at, self._log, self._api)
-            self._hashes += hashes_of(piece)
-            self._scans.append(scan)
+            with _SCANNING:
+                fits = self._add_piece(entries[first : first + _PIECE])
             if self.is_full:
                 return first + fits
         return len(entries)
+
+    def _add_piece(self, piece: Sequence[LogEntry]) -> int:
+        at = self._start + len(self._hashes)
+        scan = self._scanner.scan(piece, at, self._log, self._api)
+        fits = self._fitting(scan, at, len(piece))
+        if fits < len(piece):
+            piece = piece[:fits]
+            scan = self._scanner.scan(piece, at, self._log, self._api)
+        # The bytes just read are still in the processor's cache for hashing.
+        self._hashes += hashes_of(piece)
+        self._scans.append(scan)
+        return fits
 
     @property
     def is_full(self) -> bool:

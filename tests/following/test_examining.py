@@ -4,15 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from monitor.config import LogConfig, Objectives
 from monitor.daemon.assembly import uses_processes
-from monitor.following.scan_batch import Fetched, RuleScanner, scan_batch
+from monitor.following.scan_batch import BatchMatches, Fetched, RuleScanner, Scanner, scan_batch
 from monitor.following.workers import ScanPool, ScanWorkers
 from monitor.judging.active_rules import HeldRules, RuleKeeper
 from monitor.model.errors import FetchFailed, OwnFault
@@ -203,3 +206,19 @@ def test_processes_are_for_logs_that_bring_more_than_one_can_examine(
 ) -> None:
     log = LogConfig("log", "https://log.example", api, requests_per_second=rate)
     assert uses_processes(Objectives(examine_processes=wanted), log) is uses
+
+
+def test_one_thread_of_a_process_scans_at_a_time() -> None:
+    met = threading.Barrier(2)
+
+    class Meeting(Scanner):
+        def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
+            with suppress(threading.BrokenBarrierError):
+                met.wait(0.5)
+                pytest.fail("two threads were here at once")
+            return BatchMatches()
+
+    with ThreadPoolExecutor(2) as threads:
+        entries = (LogEntry(b"{}"),)
+        both = [threads.submit(scan_batch, entries, 0, "v2", LogApi.REKOR_V2, Meeting()) for _ in range(2)]
+        assert [each.result(PATIENCE).end for each in both] == [1, 1]

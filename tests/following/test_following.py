@@ -1,17 +1,22 @@
 """Following an honest log: everything is read, proven and committed once, wherever it starts and however it is cut."""
 
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
-from monitor.following.follower import FollowLimits, baseline
+from monitor.following.follower import FollowLimits, Timing, Waiting, baseline, read_ahead
+from monitor.following.scan_batch import Fetched
 from monitor.http_fetcher import ServerFailed
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault, StateConflict
-from monitor.model.log_source import TrustedHead
-from tests.support.harness import KINDS, Watch, watch
+from monitor.model.log_source import LogEntry, TrustedHead
+from tests.support.harness import KINDS, NOW, Watch, watch
 from tests.support.memory_state import Died, MemoryState, Steps
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, RekorV2Log
 from tlog.merkle import Frontier, RootHash
@@ -319,3 +324,28 @@ def test_killed_while_keeping_evidence_it_is_kept_once_and_told_once() -> None:
         disturbed = story(Steps(die_at=step))
         assert disturbed.evidence.keys() == undisturbed.evidence.keys()
         assert disturbed.outbox == undisturbed.outbox
+
+
+class AtOnce(Executor):
+    """Runs each call when it is submitted."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @override
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls += 1
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+@pytest.mark.parametrize(("worked", "begun"), [(1, [2, 3, 4, 5, 6]), (2, [1, 2, 3, 4, 5])])
+def test_a_batch_is_read_beside_another_only_where_the_log_keeps_us_waiting(worked: int, begun: list[int]) -> None:
+    clock, executor = itertools.count(), AtOnce()
+    # A read takes three ticks; it works for one or two of them.
+    timing = Timing(lambda: NOW, lambda _: None, passed=lambda: next(clock), worked=lambda: next(clock) * worked)
+    waiting = Waiting(timing)
+    read = waiting.of(lambda part: Fetched(part.start, tuple(LogEntry(b"") for _ in part)))
+    batches = read_ahead(read, range(60), batch_entries=10, ahead=2, executor=executor, worth=waiting.prevails)
+    assert [executor.calls for _, _ in zip(range(5), batches, strict=False)] == begun
