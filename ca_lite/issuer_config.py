@@ -16,7 +16,7 @@ from ca_lite.errors import ConfigError
 from ca_lite.issuers import CiMetadata, Issuer, Issuers, IssuerType
 from ca_lite.presets import PRESETS
 from settings import document
-from settings.document import DocumentError, Misplaced, Node, Scalar, read_yaml
+from settings.document import DocumentError, Misplaced, Node, YamlScalar, read_yaml
 from settings.models import Section, read_model
 from settings.reading import Fields
 
@@ -44,7 +44,7 @@ _MIN_LABELS: Final = 2
 # SPEC fulcio pkg/identity: principals of fixed CI services, "Deprecated: Use ciprovider".
 _REPLACED: Final = frozenset({"buildkite-job", "codefresh-workflow", "github-workflow", "gitlab-pipeline"})
 _FOREIGN: Final = frozenset({"chainguard-identity"})
-_NOTHING: Final = Scalar("", plain=True, line=1, column=1)
+_NOTHING: Final = YamlScalar("", plain=True, line=1, column=1)
 T = TypeVar("T")
 
 
@@ -85,26 +85,26 @@ def _issuers(node: Node) -> Issuers:
     return Issuers(exact, wildcards, tuple(warnings))
 
 
-def _entries(node: Node) -> tuple[tuple[Scalar, Node], ...]:
-    if isinstance(node, Scalar) and node.is_null:
+def _entries(node: Node) -> tuple[tuple[YamlScalar, Node], ...]:
+    if isinstance(node, YamlScalar) and node.is_null:
         return ()
-    if not isinstance(node, document.Mapping):
+    if not isinstance(node, document.YamlMapping):
         raise Misplaced("must be a mapping", node)
     return node.entries
 
 
-def _read(model: type[T], key: Scalar, node: Node) -> T:
+def _read(model: type[T], key: YamlScalar, node: Node) -> T:
     """Read the mapping under a key of the author's choice."""
-    entries = document.Mapping(_entries(node), node.line, node.column)
+    entries = document.YamlMapping(_entries(node), node.line, node.column)
     return read_model(model, Section(f"{key.text:.200}"), entries, Path())
 
 
-def _skipped(key: Scalar, node: Node) -> str | None:
+def _skipped(key: YamlScalar, node: Node) -> str | None:
     """Reason to skip an issuer that Fulcio accepts at its start; `None` if the issuer is used.
 
     SPEC fulcio pkg/config/config.go: an unknown type stops Fulcio only if the issuer has no challenge claim.
     """
-    texts = {name.text: value.text for name, value in _entries(node) if isinstance(value, Scalar)}
+    texts = {name.text: value.text for name, value in _entries(node) if isinstance(value, YamlScalar)}
     kind = texts.get("type", "")
     if kind in _REPLACED:
         now = f"type: ci-provider with ci-provider: {kind}"
@@ -120,7 +120,7 @@ def _skipped(key: Scalar, node: Node) -> str | None:
     return None
 
 
-def _issuer(key: Scalar, node: Node, metadata: Mapping[str, CiMetadata], *, wildcard: bool) -> Issuer:
+def _issuer(key: YamlScalar, node: Node, metadata: Mapping[str, CiMetadata], *, wildcard: bool) -> Issuer:
     read = _read(Issuer, key, node)
     try:
         ci = _ci_for(read.ci_provider, metadata) if read.type is IssuerType.CI_PROVIDER else None
@@ -199,7 +199,7 @@ def _ci_for(name: str, metadata: Mapping[str, CiMetadata]) -> CiMetadata:
     if name in metadata:
         return metadata[name]
     if name in PRESETS:
-        return _read(CiMetadata, Scalar(name, plain=True, line=0, column=0), read_yaml(json.dumps(PRESETS[name])))
+        return _read(CiMetadata, YamlScalar(name, plain=True, line=0, column=0), read_yaml(json.dumps(PRESETS[name])))
     raise ConfigError(f"metadata not found for ci provider {name!r:.80}; presets are {', '.join(PRESETS)}")
 
 
@@ -221,7 +221,7 @@ def _warnings(issuer: Issuer) -> list[str]:
 
 def _renamed(node: Node) -> Node:
     """Read the Go field names of JSON configurations as the YAML keys."""
-    if not isinstance(node, document.Mapping):
+    if not isinstance(node, document.YamlMapping):
         return node
     entries = ((replace(key, text=_JSON_NAMES.get(key.text, key.text)), _renamed(value)) for key, value in node.entries)
     return replace(node, entries=tuple(entries))

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final
 import yaml
 
 from ca_lite.templates import TemplateError, check_template
-from settings.document import Mapping as YamlMapping
-from settings.document import Misplaced, Node, Scalar
+from settings.document import Misplaced, Node, YamlMapping, YamlScalar
 from settings.models import FLAG, Shape, choice, written
 from sigstore_entries.certificate import BY_NAME
 
@@ -39,7 +38,7 @@ class IssuerType(StrEnum):
 
 def _written(node: Node) -> str:
     """A scalar of any type as it is written; "" for a null."""
-    if not isinstance(node, Scalar):
+    if not isinstance(node, YamlScalar):
         raise Misplaced("must be text", node)
     return "" if node.is_null else node.text
 
@@ -47,14 +46,14 @@ def _written(node: Node) -> str:
 def _text(node: Node) -> str:
     text = _written(node)
     tag = _RESOLVER.resolve(yaml.ScalarNode, text, _PLAIN)  # type: ignore[no-untyped-call]
-    if text and isinstance(node, Scalar) and node.plain and tag != _STRING:
+    if text and isinstance(node, YamlScalar) and node.plain and tag != _STRING:
         raise Misplaced("must be text; YAML reads this as another type: quote it", node)
     return text
 
 
 def _flag(node: Node) -> bool:
     text = _written(node)
-    if text and (not isinstance(node, Scalar) or not node.plain or text.lower() not in _FLAGS):
+    if text and (not isinstance(node, YamlScalar) or not node.plain or text.lower() not in _FLAGS):
         raise Misplaced(f"{text[:40]!r} is not true or false", node)
     return _FLAGS.get(text.lower(), False)
 

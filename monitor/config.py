@@ -23,8 +23,7 @@ from monitor.model.log_source import Freshness, LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, check_site, read_network
 from rules.rule import WORDS, LookBack, read_look_back
-from settings.document import DocumentError, Misplaced, Node, Scalar, SettingsProblem, read_yaml
-from settings.document import Mapping as YamlMapping
+from settings.document import DocumentError, Misplaced, Node, SettingsProblem, YamlMapping, YamlScalar, read_yaml
 from settings.folders import expanded
 from settings.models import (
     COUNT,
@@ -136,7 +135,7 @@ def _read_proxy(node: Node) -> str:
 
 
 def _read_start(node: Node) -> int | Literal["head"]:
-    return "head" if isinstance(node, Scalar) and node.text == "head" else _read_index(node)
+    return "head" if isinstance(node, YamlScalar) and node.text == "head" else _read_index(node)
 
 
 def _read_index(node: Node) -> int:

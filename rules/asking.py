@@ -7,8 +7,7 @@ the subscriber's own past says of it. A list kept elsewhere, a command and what 
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from collections.abc import Mapping as AnyMapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -22,7 +21,16 @@ from rules.pattern import compile_regex
 from rules.rule import JudgedByFacts, Rule, RuleSet
 from rules.rule_file import flow, scalar
 from rules.selection import read_select, walk
-from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Scalar, SettingsProblem, read_yaml
+from settings.document import (
+    DocumentError,
+    Misplaced,
+    Node,
+    SettingsProblem,
+    YamlMapping,
+    YamlScalar,
+    YamlSequence,
+    read_yaml,
+)
 from settings.reading import Fields
 
 KEYS_VERSION: Final = 1
@@ -38,7 +46,7 @@ _MAX_VALUES: Final = 200
 _ASK_KEYS: Final = ("select", "expect")
 _OTHER_LOGS: Final = "it depends on which entries of other logs this installation selects, for whichever subscriber"
 _ELSEWHERE: Final = "a subscription cannot read a list kept elsewhere. List the digests under `digests` instead"
-_REFUSED: Final[AnyMapping[str, str]] = {
+_REFUSED: Final[Mapping[str, str]] = {
     "log_entry_within": _OTHER_LOGS,
     "certificate_log_within": _OTHER_LOGS,
     "digests_from": _ELSEWHERE,
@@ -85,7 +93,7 @@ def read_ask(text: str) -> Ask:
     return Ask(document, keys_text(required))
 
 
-def ask_of(select: AnyMapping[str, Any], expect: AnyMapping[str, Any]) -> Ask:
+def ask_of(select: Mapping[str, Any], expect: Mapping[str, Any]) -> Ask:
     """Make a request of plain values. Raises `DocumentError`."""
     return read_ask(json.dumps({"select": select, **({"expect": expect} if expect else {})}))
 
@@ -135,7 +143,7 @@ def required_keys_of_document(document: str) -> RequiredKeys:
     return required
 
 
-_FORMS: Final[AnyMapping[type, str]] = {WholeValue: "w", ValuePrefix: "h", Literal: "l"}
+_FORMS: Final[Mapping[type, str]] = {WholeValue: "w", ValuePrefix: "h", Literal: "l"}
 
 
 def _text(key: Key) -> str:
@@ -152,7 +160,7 @@ def _check(node: Node) -> None:
     fields = Fields(node, _ASK_KEYS, "a subscription")
     fields.need("select")
     expect = fields.get("expect")
-    if isinstance(expect, Mapping):
+    if isinstance(expect, YamlMapping):
         for key, _ in expect.entries:
             if key.text in _REFUSED:
                 raise Misplaced(f"`{key.text}` is not for subscriptions: {_REFUSED[key.text]}", key)
@@ -186,13 +194,13 @@ def _check_regexes(node: Node) -> None:
             )
 
 
-def _regexes(node: Node) -> Iterator[Scalar]:
-    if isinstance(node, Listing):
+def _regexes(node: Node) -> Iterator[YamlScalar]:
+    if isinstance(node, YamlSequence):
         for item in node.items:
             yield from _regexes(item)
-    elif isinstance(node, Mapping):
+    elif isinstance(node, YamlMapping):
         for key, value in node.entries:
-            if key.text == "regex" and isinstance(value, Scalar):
+            if key.text == "regex" and isinstance(value, YamlScalar):
                 yield value
             else:
                 yield from _regexes(value)
@@ -219,16 +227,16 @@ def _checked_keys(rule: Rule, node: Node) -> RequiredKeys:
 
 
 def _values(node: Node) -> int:
-    if isinstance(node, Scalar):
+    if isinstance(node, YamlScalar):
         return 1
-    children: Sequence[Node] = node.items if isinstance(node, Listing) else [value for _, value in node.entries]
+    children: Sequence[Node] = node.items if isinstance(node, YamlSequence) else [value for _, value in node.entries]
     return sum(_values(child) for child in children)
 
 
 def _plain(node: Node) -> Any:
-    if isinstance(node, Scalar):
+    if isinstance(node, YamlScalar):
         return node.text
-    if isinstance(node, Listing):
+    if isinstance(node, YamlSequence):
         return [_plain(item) for item in node.items]
     return {key.text: _plain(value) for key, value in sorted(node.entries, key=lambda entry: _order(entry[0].text))}
 
@@ -239,10 +247,10 @@ def _order(key: str) -> tuple[int, str]:
 
 def _node(value: Any) -> Node:
     if isinstance(value, str):
-        return Scalar(value, plain=False, line=0, column=0)
+        return YamlScalar(value, plain=False, line=0, column=0)
     if isinstance(value, list):
-        return Listing(tuple(_node(item) for item in value), 0, 0)
+        return YamlSequence(tuple(_node(item) for item in value), 0, 0)
     if isinstance(value, dict):
-        entries = tuple((Scalar(key, plain=False, line=0, column=0), _node(item)) for key, item in value.items())
-        return Mapping(entries, 0, 0)
+        entries = tuple((YamlScalar(key, plain=False, line=0, column=0), _node(item)) for key, item in value.items())
+        return YamlMapping(entries, 0, 0)
     raise ValueError(f"{value!r} is not a text, list or mapping")

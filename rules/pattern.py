@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import re2
 
-from settings.document import Mapping, Misplaced, Node
+from settings.document import Misplaced, Node, YamlMapping
 from settings.reading import Fields, read_flag, read_text
 from sigstore_entries.signing import Signer
 
@@ -161,7 +161,7 @@ def glob_matches(text: str, value: str) -> bool:
 
 def read_pattern(node: Node) -> Pattern:
     """Read `text`, `{exact: text}`, `{glob: text}` or `{regex: text}`, the latter three with `ignore_case: true`."""
-    if not isinstance(node, Mapping):
+    if not isinstance(node, YamlMapping):
         return exact(read_text(node))
     forms = [form.value for form in PatternForm]
     fields = Fields(node, [*forms, "ignore_case"], "a pattern")

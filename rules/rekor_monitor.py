@@ -12,7 +12,16 @@ from typing import Final, NamedTuple
 from rules.pattern import MAX_PATTERN, compile_regex
 from rules.rule_file import DocumentValue, load_rules, rule_lines
 from rules.selection import is_oid, normal_fingerprint
-from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Scalar, SettingsProblem, read_yaml
+from settings.document import (
+    DocumentError,
+    Misplaced,
+    Node,
+    SettingsProblem,
+    YamlMapping,
+    YamlScalar,
+    YamlSequence,
+    read_yaml,
+)
 from settings.reading import read_list, read_text
 from sigstore_entries.certificate import BY_NAME
 
@@ -251,20 +260,20 @@ def _read_workflow(jobs: Node, found: _Import) -> None:
             root = read_yaml(scalar.text, "the configuration")
         except DocumentError as error:
             first = error.problems[0]
-            raise Misplaced(first.message, Scalar("", plain=True, line=first.line, column=first.column)) from None
+            raise Misplaced(first.message, YamlScalar("", plain=True, line=first.line, column=first.column)) from None
         _read_root(root, found)
         found.above = 0
 
 
-def _passed_on(job: Node) -> Iterator[Scalar]:
-    for key, inputs in job.entries if isinstance(job, Mapping) else ():
+def _passed_on(job: Node) -> Iterator[YamlScalar]:
+    for key, inputs in job.entries if isinstance(job, YamlMapping) else ():
         if key.text == "with":
             for name, value in _entries(inputs, "with"):
-                if name.text in ("config", "identities") and isinstance(value, Scalar):
+                if name.text in ("config", "identities") and isinstance(value, YamlScalar):
                     yield value
 
 
-def _read_values(key: Scalar, node: Node, found: _Import) -> None:
+def _read_values(key: YamlScalar, node: Node, found: _Import) -> None:
     reader = _READERS.get(key.text)
     if reader is None:
         found.lose(key, f"{key.text[:60]!r} is left out: it is not known")
@@ -274,7 +283,7 @@ def _read_values(key: Scalar, node: Node, found: _Import) -> None:
 
 def _oid_matchers(node: Node, found: _Import) -> None:
     """A list of extensions in older releases, a mapping of all three kinds in newer ones."""
-    if not isinstance(node, Mapping):
+    if not isinstance(node, YamlMapping):
         _extensions(node, found)
         return
     for key, value in node.entries:
@@ -340,7 +349,7 @@ def _extension(item: Node, found: _Import) -> None:
     if "objectIdentifier" not in fields or "extensionValues" not in fields:
         raise Misplaced("an extension has objectIdentifier and extensionValues", item)
     oid_node = fields["objectIdentifier"]
-    oid = ".".join(read_list(oid_node, read_text)) if isinstance(oid_node, Listing) else read_text(oid_node)
+    oid = ".".join(read_list(oid_node, read_text)) if isinstance(oid_node, YamlSequence) else read_text(oid_node)
     if not is_oid(oid):
         found.lose(oid_node, f"extension {oid[:60]!r} is left out: not a dotted object identifier")
         return
@@ -392,16 +401,16 @@ def _text(node: Node) -> str:
 
 def _is_nothing(node: Node) -> bool:
     """True for a missing value or an empty list, which rekor-monitor allows and which watches no value."""
-    return (isinstance(node, Scalar) and node.is_null) or (isinstance(node, Listing) and not node.items)
+    return (isinstance(node, YamlScalar) and node.is_null) or (isinstance(node, YamlSequence) and not node.items)
 
 
-def _entries(node: Node, what: str) -> tuple[tuple[Scalar, Node], ...]:
-    if not isinstance(node, Mapping):
+def _entries(node: Node, what: str) -> tuple[tuple[YamlScalar, Node], ...]:
+    if not isinstance(node, YamlMapping):
         raise Misplaced(f"{what} is a mapping (key: value)", node)
     return node.entries
 
 
 def _items(node: Node) -> tuple[Node, ...]:
-    if isinstance(node, Listing):
+    if isinstance(node, YamlSequence):
         return node.items
     return () if _is_nothing(node) else (node,)

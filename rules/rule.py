@@ -13,7 +13,7 @@ from msgspec import Struct
 from rules.facts import Facts
 from rules.pattern import Pattern, any_of, read_pattern, source_repository
 from rules.selection import Condition, outline
-from settings.document import Misplaced, Node, Scalar
+from settings.document import Misplaced, Node, YamlScalar
 from settings.reading import read_list, read_number
 from sigstore_entries.signing import Signer, SignerForm, Signing
 
@@ -53,7 +53,7 @@ WORDS: Final = ("none", "followed", "all")
 
 def read_look_back(node: Node) -> LookBack:
     """Read one of the words, or a number of entries."""
-    if isinstance(node, Scalar) and node.text in WORDS:
+    if isinstance(node, YamlScalar) and node.text in WORDS:
         return cast("LookBack", node.text)
     try:
         entries = read_number(node)

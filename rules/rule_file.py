@@ -10,7 +10,7 @@ from typing import Final
 from rules.expectations.kinds import read_expect
 from rules.rule import Rule, RuleSet, RuleSeverity, read_look_back
 from rules.selection import read_select
-from settings.document import MAX_PROBLEMS, DocumentError, Listing, Misplaced, Node, SettingsProblem, read_yaml
+from settings.document import MAX_PROBLEMS, DocumentError, Misplaced, Node, SettingsProblem, YamlSequence, read_yaml
 from settings.reading import Fields, read_choice, read_list, read_text
 
 VERSION: Final = "1"
@@ -49,7 +49,7 @@ def _rule_nodes(root: Node) -> tuple[Node, ...]:
     if read_text(version) != VERSION:
         raise Misplaced(f"this release reads rule files of version {VERSION}", version)
     rules = fields.need("rules")
-    if not isinstance(rules, Listing):
+    if not isinstance(rules, YamlSequence):
         raise Misplaced("rules is a list, each item starting with '- id: …'", rules)
     return rules.items
 

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from rules.pattern import Pattern, as_selected, exact, read_pattern, source_repository
-from settings.document import Listing, Mapping, Misplaced, Node
+from settings.document import Misplaced, Node, YamlMapping, YamlSequence
 from settings.reading import Fields, read_list, read_text
 from sigstore_entries.certificate import BY_NAME
 from sigstore_entries.field_texts import extension_texts
@@ -213,7 +213,7 @@ def _read_all(node: Node, *, negated: bool) -> Condition:
 
 
 def _branches(node: Node) -> tuple[Node, ...]:
-    if not isinstance(node, Listing) or not node.items:
+    if not isinstance(node, YamlSequence) or not node.items:
         raise Misplaced("this is a list of conditions", node)
     return node.items
 
@@ -240,7 +240,7 @@ def _read_patterns(field: str, node: Node, *, negated: bool) -> tuple[Pattern, .
 def _read_pattern(field: str, node: Node, *, negated: bool) -> Pattern:
     pattern = read_pattern(node)
     # An explicit `ignore_case` decides, in either way.
-    decided = isinstance(node, Mapping) and any(key.text == "ignore_case" for key, _ in node.entries)
+    decided = isinstance(node, YamlMapping) and any(key.text == "ignore_case" for key, _ in node.entries)
     return pattern if decided else as_selected(field, pattern, negated=negated)
 
 

@@ -47,7 +47,7 @@ class Misplaced(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Scalar:
+class YamlScalar:
     """A scalar as written. `plain` is false when it was quoted or a block."""
 
     text: str
@@ -62,7 +62,7 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class YamlSequence:
     """A YAML sequence."""
 
     items: tuple["Node", ...]
@@ -71,15 +71,15 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class YamlMapping:
     """A YAML mapping whose keys are scalars, each written once."""
 
-    entries: tuple[tuple[Scalar, "Node"], ...]
+    entries: tuple[tuple[YamlScalar, "Node"], ...]
     line: int
     column: int
 
 
-Node = Scalar | Listing | Mapping
+Node = YamlScalar | YamlSequence | YamlMapping
 
 
 class _Open:
@@ -97,12 +97,12 @@ class _Open:
 
     def close(self) -> Node:
         if not self.is_mapping:
-            return Listing(tuple(self.children), self.line, self.column)
-        entries: list[tuple[Scalar, Node]] = []
-        merged: list[tuple[Scalar, Node]] = []
+            return YamlSequence(tuple(self.children), self.line, self.column)
+        entries: list[tuple[YamlScalar, Node]] = []
+        merged: list[tuple[YamlScalar, Node]] = []
         seen: dict[str, int] = {}
         for key, value in zip(self.children[::2], self.children[1::2], strict=True):
-            if not isinstance(key, Scalar):
+            if not isinstance(key, YamlScalar):
                 raise Misplaced("a key is a plain word here, not a list or a mapping", key)
             if key.text == "<<" and key.plain:
                 if self.merges:
@@ -115,12 +115,12 @@ class _Open:
             entries.append((key, value))
         # SPEC yaml.org/type/merge: a key of the mapping itself wins, then the earlier merged mapping.
         fresh = dict(reversed([(key.text, (key, value)) for key, value in merged if key.text not in seen]))
-        return Mapping((*entries, *fresh.values()), self.line, self.column)
+        return YamlMapping((*entries, *fresh.values()), self.line, self.column)
 
 
-def _merged(value: Node) -> Iterator[tuple[Scalar, Node]]:
-    for each in value.items if isinstance(value, Listing) else (value,):
-        if not isinstance(each, Mapping):
+def _merged(value: Node) -> Iterator[tuple[YamlScalar, Node]]:
+    for each in value.items if isinstance(value, YamlSequence) else (value,):
+        if not isinstance(each, YamlMapping):
             raise Misplaced("a merge key (<<) takes mappings", each)
         yield from each.entries
 
@@ -163,7 +163,7 @@ class _Composer:
                 done = self._stack.pop()
                 self._add(done.close(), done.size, 1, done.anchor)
         if self._root is None:
-            raise Misplaced("the file is empty", Scalar("", plain=True, line=1, column=1))
+            raise Misplaced("the file is empty", YamlScalar("", plain=True, line=1, column=1))
         return self._root
 
     def _node(self, event: yaml.NodeEvent) -> None:
@@ -179,10 +179,10 @@ class _Composer:
                 raise Misplaced(f"nested deeper than {MAX_DEPTH} levels", here)
             self._stack.append(_Open(event, merges=self._merges))
         elif isinstance(event, yaml.ScalarEvent):
-            scalar = Scalar(event.value, not event.style, here.line, here.column)
+            scalar = YamlScalar(event.value, not event.style, here.line, here.column)
             self._add(scalar, 1, 1, event.anchor)
 
-    def _alias(self, event: yaml.AliasEvent, here: Scalar) -> None:
+    def _alias(self, event: yaml.AliasEvent, here: YamlScalar) -> None:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
             raise Misplaced(f"more than {MAX_ALIASES} aliases", here)
@@ -214,9 +214,9 @@ def _place(event: yaml.Event) -> tuple[int, int]:
     return (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
 
 
-def _at(event: yaml.Event) -> Scalar:
+def _at(event: yaml.Event) -> YamlScalar:
     line, column = _place(event)
-    return Scalar("", plain=True, line=line, column=column)
+    return YamlScalar("", plain=True, line=line, column=column)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> SettingsProblem:

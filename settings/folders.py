@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from settings.document import Listing, Misplaced, Node
-from settings.document import Mapping as YamlMapping
+from settings.document import Misplaced, Node, YamlMapping, YamlSequence
 
 FOLDERS: Final = (
     "CREDENTIALS_DIRECTORY",
@@ -33,7 +32,7 @@ def expanded(node: Node, environment: Mapping[str, str]) -> Node:
     """The node with `${NAME}` at the start of each value replaced by that folder. Raises `Misplaced`."""
     if isinstance(node, YamlMapping):
         return replace(node, entries=tuple((key, expanded(value, environment)) for key, value in node.entries))
-    if isinstance(node, Listing):
+    if isinstance(node, YamlSequence):
         return replace(node, items=tuple(expanded(each, environment) for each in node.items))
     if (found := _VARIABLE.match(node.text)) is None:
         return node

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from settings.document import Listing, Mapping, Misplaced, Node, Scalar
+from settings.document import Misplaced, Node, YamlMapping, YamlScalar, YamlSequence
 from settings.reading import Fields, read_list, read_text
 
 Shape = AbstractMapping[str, Any]
@@ -59,7 +59,7 @@ class Written:
         return dict(self.shape() if callable(self.shape) else self.shape)
 
     def _value(self, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, Scalar | Listing | Mapping):
+        if not isinstance(value, YamlScalar | YamlSequence | YamlMapping):
             return value
         try:
             return self.read(value, _base(info))
@@ -105,7 +105,7 @@ class Section:
         keys = {each.key: each for each in keys_of(model)}
 
         def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-            if not isinstance(value, Scalar | Listing | Mapping):
+            if not isinstance(value, YamlScalar | YamlSequence | YamlMapping):
                 return inner(value)
             fields = Fields(value, [*keys, *self.also], self.what)
             raw: dict[str, Any] = {
@@ -136,7 +136,7 @@ class SectionList:
         """Read a list; see pydantic."""
 
         def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
-            if not isinstance(value, Scalar | Listing | Mapping):
+            if not isinstance(value, YamlScalar | YamlSequence | YamlMapping):
                 return inner(value)
             found = inner(read_list(value, lambda node: node))
             self.check(found, value)

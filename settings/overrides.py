@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from settings.document import DocumentError, Misplaced, Node, Scalar, read_yaml
-from settings.document import Mapping as YamlMapping
+from settings.document import DocumentError, Misplaced, Node, YamlMapping, YamlScalar, read_yaml
 
 SEPARATOR: Final = "__"
 _MOST: Final = 1_000
@@ -52,7 +51,7 @@ def _with(node: Node, path: list[str], value: Node, name: str) -> Node:
             entries = list(node.entries)
             entries[place] = (known, _with(inner, rest, value, name) if rest else value)
             return replace(node, entries=tuple(entries))
-    fresh = Scalar(key.lower(), plain=True, line=node.line, column=node.column)
+    fresh = YamlScalar(key.lower(), plain=True, line=node.line, column=node.column)
     inner = _with(replace(node, entries=()), rest, value, name) if rest else value
     return replace(node, entries=(*node.entries, (fresh, inner)))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-from settings.document import Listing, Mapping, Misplaced, Node, Scalar
+from settings.document import Misplaced, Node, YamlMapping, YamlScalar, YamlSequence
 
 MAX_TEXT: Final = 2_000
 MAX_LIST: Final = 10_000
@@ -30,7 +30,7 @@ class Fields:
     def __init__(
         self, node: Node, allowed: Iterable[str], what: str, extra: Callable[[str], bool] | None = None
     ) -> None:
-        if not isinstance(node, Mapping):
+        if not isinstance(node, YamlMapping):
             raise Misplaced(f"{what} is a mapping (key: value)", node)
         self.node = node
         self._values = {key.text: value for key, value in node.entries}
@@ -66,7 +66,7 @@ def unknown_key(key: str, known: Iterable[str], what: str) -> str:
 
 def read_text(node: Node, longest: int = MAX_TEXT) -> str:
     """One line of text, as written."""
-    if not isinstance(node, Scalar):
+    if not isinstance(node, YamlScalar):
         raise Misplaced("this is one text, not a list or a mapping", node)
     if node.is_null or not node.text:
         raise Misplaced("this is empty: write a value or remove the key", node)
@@ -79,7 +79,7 @@ def read_text(node: Node, longest: int = MAX_TEXT) -> str:
 
 def read_list(node: Node, reader: Callable[[Node], T]) -> tuple[T, ...]:
     """A list, or one value standing for a list of one."""
-    if not isinstance(node, Listing):
+    if not isinstance(node, YamlSequence):
         return (reader(node),)
     if not node.items:
         raise Misplaced("an empty list: write a value or remove the key", node)

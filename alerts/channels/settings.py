@@ -5,13 +5,12 @@ templates and certificates can be read: most commands need none of them.
 """
 
 import re
-from collections.abc import Callable
-from collections.abc import Mapping as AnyMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from settings.document import Mapping, Misplaced, Node, Scalar
+from settings.document import Misplaced, Node, YamlMapping, YamlScalar
 from settings.models import (
     FILE,
     FLAG,
@@ -91,7 +90,7 @@ class ChannelSettings:
     """Settings that channels of every type have. `mapping` is the channel's mapping in the file."""
 
     name: Annotated[str, PassedThrough()]
-    mapping: Annotated[Mapping, PassedThrough()]
+    mapping: Annotated[YamlMapping, PassedThrough()]
     type: Annotated[str, _TYPE]
 
     def wrong(self, key: str, why: str) -> Misplaced:
@@ -229,7 +228,7 @@ def _check_email(email: EmailSettings, _: Fields) -> None:
         raise email.wrong("security", "none would send the password in clear; use starttls or tls")
 
 
-MODELS: Final[AnyMapping[str, tuple[type[ChannelSettings], Callable[[Any, Fields], None] | None]]] = {
+MODELS: Final[Mapping[str, tuple[type[ChannelSettings], Callable[[Any, Fields], None] | None]]] = {
     "alertmanager": (AlertmanagerSettings, None),
     "apprise": (AppriseSettings, None),
     "command": (CommandSettings, None),
@@ -250,10 +249,10 @@ def read_channel(name: str, node: Node, base: Path) -> ChannelSettings:
         raise Misplaced(
             f"channel name {name[:80]!r}: up to 63 letters, digits, '-' and '_', a letter or digit first", node
         )
-    if not isinstance(node, Mapping):
+    if not isinstance(node, YamlMapping):
         raise Misplaced(f"channels.{name}: is a mapping with a `type`: {', '.join(MODELS)}", node)
     kind = next((value for key, value in node.entries if key.text == "type"), node)
-    if not isinstance(kind, Scalar) or kind.text not in MODELS:
+    if not isinstance(kind, YamlScalar) or kind.text not in MODELS:
         raise Misplaced(f"channels.{name}.type: must be one of {', '.join(MODELS)}", kind)
     model, check = MODELS[kind.text]
     try:

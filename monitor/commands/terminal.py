@@ -126,10 +126,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def duration(text: str, option: str = "--for") -> timedelta:
     """A length of time such as 6h or 2d. Raises `typer.BadParameter`, which names the option."""
     # `--version` and `--help` read no settings, and so no YAML.
-    from settings.document import Misplaced, Scalar  # noqa: PLC0415
+    from settings.document import Misplaced, YamlScalar  # noqa: PLC0415
     from settings.reading import read_duration  # noqa: PLC0415
 
     try:
-        return read_duration(Scalar(text, plain=True, line=0, column=0))
+        return read_duration(YamlScalar(text, plain=True, line=0, column=0))
     except Misplaced as misplaced:
         raise typer.BadParameter(str(misplaced), param_hint=option) from misplaced

@@ -8,7 +8,7 @@ from rules.expectations.digests import no_digest
 from rules.facts import Authorisation
 from rules.rule import Case, Check, JudgedByFacts, Schema
 from rules.selection import digest_text, read_digest
-from settings.document import Listing, Misplaced, Node
+from settings.document import Misplaced, Node, YamlSequence
 from settings.reading import Fields, read_number, read_text, read_timestamp
 
 
@@ -25,7 +25,7 @@ class AuthorisedExpectation(JudgedByFacts):
     @classmethod
     def read(cls, node: Node) -> Self:
         """Read a list of authorisations, which may be empty."""
-        if not isinstance(node, Listing):
+        if not isinstance(node, YamlSequence):
             raise Misplaced("authorised is a list; [] allows only authorisations recorded with the monitor", node)
         return cls(tuple(_read_one(item) for item in node.items))
 

@@ -9,7 +9,7 @@ from addresses.url import has_credentials, is_https_or_loopback
 from rules.facts import DigestSource, SourceForm
 from rules.rule import Case, Check, Schema
 from rules.selection import digest_text, read_digest
-from settings.document import Mapping, Misplaced, Node
+from settings.document import Misplaced, Node, YamlMapping
 from settings.reading import Fields, read_list, read_text
 
 _LONGEST_SHOWN: Final = 5
@@ -48,7 +48,7 @@ class DigestsFromExpectation:
     @classmethod
     def read(cls, node: Node) -> Self:
         """Read `{file: path}`, `{url: https://…}`, `{url_file: path}` or `{registry: host/name}`."""
-        if not isinstance(node, Mapping) or len(node.entries) != 1:
+        if not isinstance(node, YamlMapping) or len(node.entries) != 1:
             forms = "{file: path}, {url: https://…}, {url_file: path}, {registry: host/name}"
             raise Misplaced(f"digests_from is one of: {forms}", node)
         Fields(node, [form.value for form in SourceForm], "digests_from")
