@@ -31,6 +31,7 @@ from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of
 from tests.support.contracts import keep_their_contracts
+from tests.support.log_server import free_port
 from tests.support.smtp_server import Mailbox, smtp_server
 
 KEY = "rekor-v2/1/acme-release:hook"
@@ -233,9 +234,7 @@ def test_a_dripping_receiver_is_left_at_the_deadline(secrets: Path) -> None:
 
 
 def test_nobody_listening_is_a_failure_to_retry(secrets: Path) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port = server.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
+    url = f"http://127.0.0.1:{free_port()}/"
     failed = failure(build(secrets, type="webhook", url=url, secret_file="webhook", allow_private=True))
     assert not failed.permanent
 

@@ -61,7 +61,9 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def active(url: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{url}/api/v2/alerts?active=true", trust_env=False).json()
+    found: list[dict[str, Any]] = httpx.get(
+        f"{url}/api/v2/alerts?active=true", trust_env=False, timeout=PATIENCE
+    ).json()
     return found
 
 

@@ -12,6 +12,7 @@ from monitor.cli import run_command
 from tests.archive.conftest import Place, readable_bodies
 from tests.archive.daemon import RunningDaemon, running
 from tests.support.served_log import signing_body
+from tests.support.waiting import PATIENCE
 
 
 def followed(place: Place, *, archived: bool) -> None:
@@ -52,16 +53,16 @@ def test_from_the_alert_over_its_link_to_a_file_that_verifies(place: Place, tmp_
             daemon.until(lambda: has_archived(place, 76))
             # Nothing is asked of the log for it: a log that hides the entry today is proven all the same.
             place.served.down = True
-        answer = httpx.get(alert["proof"], trust_env=False, timeout=30)
+        answer = httpx.get(alert["proof"], trust_env=False, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
         assert "attachment" in answer.headers["content-disposition"]
         file.write_bytes(answer.content)
-        page = httpx.get(alert["link"], trust_env=False, timeout=30).text
+        page = httpx.get(alert["link"], trust_env=False, timeout=PATIENCE).text
         assert "A file that proves the entry to be in the log" in page
-        assert httpx.get(f"{daemon.url}/proofs/no-such-alert", trust_env=False, timeout=30).status_code == 404
+        assert httpx.get(f"{daemon.url}/proofs/no-such-alert", trust_env=False, timeout=PATIENCE).status_code == 404
         if not archived:
             place.served.down = True
-            refused = httpx.get(alert["proof"], trust_env=False, timeout=60)
+            refused = httpx.get(alert["proof"], trust_env=False, timeout=PATIENCE)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "60")
     assert verify(place, file) == 0
     assert "refs/heads/evil" in place.capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 from tests.archive.conftest import RANGE, Place, readable_bodies
 from tests.archive.daemon import running
 from tests.archive.test_verify_and_compact import other_identity, rewritten
+from tests.support.waiting import PATIENCE
 
 _SMALL_RANGES = f"""
 from monitor.archive import map_answers, map_building, map_files, ranges, writing
@@ -40,7 +41,7 @@ def test_two_installations_with_archives_compare_their_index_roots(place: Place,
     if not honest:
         rewritten(other, other_identity, with_index=True)
     with running(other.served, before=_SMALL_RANGES) as daemon:
-        (shown,) = httpx.get(f"{daemon.url}/api/checkpoints", trust_env=False, timeout=30).json()["checkpoints"]
+        (shown,) = httpx.get(f"{daemon.url}/api/checkpoints", trust_env=False, timeout=PATIENCE).json()["checkpoints"]
         assert max(size for size, _ in shown["index"]["roots"]) == 192
         out, _ = place.run("peers", "compare", "--json", daemon.url, expect=0 if honest else 3)
     found = json.loads(out)["logs"]

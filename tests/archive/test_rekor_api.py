@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -37,7 +38,11 @@ from tests.support.entries import (
 from tests.support.go_clients import needs_rekor_cli, rekor_cli
 from tests.support.misbehaving_log import RekorV1Log
 from tests.support.served_log import CA
+from tests.support.waiting import PATIENCE
 from tlog.merkle import leaf_hash, verify_inclusion
+
+get = partial(httpx.get, trust_env=False, timeout=PATIENCE)
+post = partial(httpx.post, trust_env=False, timeout=PATIENCE)
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def searched(place: Place) -> Iterator[str]:
 
 
 def asked(url: str, **query: object) -> list[str]:
-    answer = httpx.post(f"{url}/api/v1/index/retrieve", json=query, trust_env=False)
+    answer = post(f"{url}/api/v1/index/retrieve", json=query)
     assert answer.status_code == 200, answer.text
     found: list[str] = answer.json()
     return found
@@ -97,24 +102,22 @@ def test_an_index_answers_by_email_hash_key_and_subject(place: Place) -> None:
             {"publicKey": {"format": "x509", "content": "AAAA"}},
             {"email": "a@b", "operator": "xor"},
         ):
-            assert httpx.post(f"{url}/api/v1/index/retrieve", json=bad, trust_env=False).status_code == 400
+            assert post(f"{url}/api/v1/index/retrieve", json=bad).status_code == 400
 
 
 def test_an_entry_comes_with_a_proof_and_a_checkpoint_signed_by_this_installation(place: Place) -> None:
     place.build()
     with searched(place) as url:
         (uuid,) = asked(url, hash=f"sha256:{7:064x}")
-        document = httpx.get(f"{url}/api/v1/log/entries/{uuid}", trust_env=False).json()
-        assert httpx.get(f"{url}/api/v1/log/entries/{uuid[16:]}", trust_env=False).json().keys() == document.keys()
-        by_index = httpx.get(f"{url}/api/v1/log/entries", params={"logIndex": 7}, trust_env=False).json()
+        document = get(f"{url}/api/v1/log/entries/{uuid}").json()
+        assert get(f"{url}/api/v1/log/entries/{uuid[16:]}").json().keys() == document.keys()
+        by_index = get(f"{url}/api/v1/log/entries", params={"logIndex": 7}).json()
         assert by_index.keys() == document.keys()
-        several = httpx.post(
-            f"{url}/api/v1/log/entries/retrieve", json={"entryUUIDs": [uuid], "logIndexes": [8]}, trust_env=False
-        )
+        several = post(f"{url}/api/v1/log/entries/retrieve", json={"entryUUIDs": [uuid], "logIndexes": [8]})
         assert [next(iter(each))[16:] for each in several.json()] == [uuid[16:], *hashes(place, 8)]
-        key = load_pem_public_key(httpx.get(f"{url}/api/v1/log/publicKey", trust_env=False).content)
+        key = load_pem_public_key(get(f"{url}/api/v1/log/publicKey").content)
         for path, status in (("00" * 40, 404), ("zz", 400)):
-            assert httpx.get(f"{url}/api/v1/log/entries/{path}", trust_env=False).status_code == status
+            assert get(f"{url}/api/v1/log/entries/{path}").status_code == status
     entry = document[uuid]
     assert base64.b64decode(entry["body"]) == place.served.log.leaves[7]
     proof = entry["verification"]["inclusionProof"]
@@ -130,20 +133,20 @@ def test_an_entry_that_the_log_now_shows_otherwise_is_not_handed_on(place: Place
     place.build()
     place.served.log.served[7] = place.served.log.leaves[8]
     with searched(place) as url:
-        assert httpx.get(f"{url}/api/v1/log/entries", params={"logIndex": 7}, trust_env=False).status_code == 502
+        assert get(f"{url}/api/v1/log/entries", params={"logIndex": 7}).status_code == 502
 
 
 def test_the_search_api_says_what_it_covers(place: Place) -> None:
     place.build("--to", "100")
     with searched(place) as url:
-        answer = httpx.get(f"{url}/api/search", params={"q": "dev*", "limit": 3}, trust_env=False).json()
+        answer = get(f"{url}/api/search", params={"q": "dev*", "limit": 3}).json()
         assert len(answer["rows"]) == 3
         assert answer["total"] == sum(answer["per_day"].values()) > 3
         assert answer["coverage"]["logs"][0]["spans"] == [[0, 100]]
         assert not answer["coverage"]["complete"]
-        assert httpx.get(f"{url}/api/search", params={"q": ""}, trust_env=False).status_code == 400
-        assert httpx.get(f"{url}/api/search", params={"q": "x", "kind": "y"}, trust_env=False).status_code == 400
-        assert httpx.get(f"{url}/api/search.svg", params={"q": "dev*"}, trust_env=False).text.startswith("<svg ")
+        assert get(f"{url}/api/search", params={"q": ""}).status_code == 400
+        assert get(f"{url}/api/search", params={"q": "x", "kind": "y"}).status_code == 400
+        assert get(f"{url}/api/search.svg", params={"q": "dev*"}).text.startswith("<svg ")
 
 
 @needs_rekor_cli
@@ -216,9 +219,9 @@ def test_the_form_of_rekor_v1_claims_no_place_in_the_log(place: Place) -> None:
     place.build()
     with searched(place) as url:
         path = f"/api/v1/log/entries/{leaf_hash(body).hex()}"
-        logged = httpx.get(url + path, trust_env=False).json()
-        told = httpx.get(url + V1_FORM + path, trust_env=False).json()
-        dsse = httpx.get(f"{url}{V1_FORM}/api/v1/log/entries/{next(iter(hashes(place, 1)))}", trust_env=False)
+        logged = get(url + path).json()
+        told = get(url + V1_FORM + path).json()
+        dsse = get(f"{url}{V1_FORM}/api/v1/log/entries/{next(iter(hashes(place, 1)))}")
     assert told.keys() == logged.keys()
     (entry,), (original,) = told.values(), logged.values()
     assert base64.b64decode(original["body"]) == body

@@ -15,6 +15,7 @@ from monitor.daemon.search_limit import limit_searches
 from monitor.daemon.web_server import WebServer
 from tests.archive.conftest import Place
 from tests.archive.daemon import running
+from tests.support.waiting import PATIENCE
 
 EMAIL = "dev3@example.com"
 
@@ -28,7 +29,7 @@ def served(place: Place, trusted_proxies: tuple[str, ...] = ()) -> Iterator[http
     server = WebServer(app, config)
     server.start()
     try:
-        with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as client:
             yield client
     finally:
         server.stop()
@@ -112,7 +113,10 @@ def place_rows(place: Place) -> list[int]:
 def test_the_running_daemon_limits_its_search(place: Place) -> None:
     place.run("init")
     place.served.config.write_text(place.served.config.read_text())
-    with running(place.served) as daemon, httpx.Client(base_url=daemon.url, trust_env=False, timeout=30) as client:
+    with (
+        running(place.served) as daemon,
+        httpx.Client(base_url=daemon.url, trust_env=False, timeout=PATIENCE) as client,
+    ):
         codes = [client.get("/api/search", params={"q": EMAIL}).status_code for _ in range(61)]
         assert codes[:60] == [200] * 60
         assert codes[60] == 429

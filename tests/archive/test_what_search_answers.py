@@ -103,7 +103,7 @@ def test_uuids_of_version_1_and_2_logs_are_resolved_by_one_server(
     server = WebServer(app, WebConfig(("127.0.0.1", 0)))
     server.start()
     try:
-        with httpx.Client(base_url=server.url, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as client:
             uuids = client.post("/api/v1/index/retrieve", json={"email": ME}).json()
             assert len(uuids) == 6, "those of Rekor logs"
             bodies = set()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.ca_lite.ct_stub import CtStub, ct_stub
 from tests.support.ca_server import DEVELOPMENT_LOGIN, CaServer, ca_server
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +45,5 @@ def ca(served_ca: CaServer, stub: CtStub) -> CaServer:
 
 @pytest.fixture(scope="session")
 def http(served_ca: CaServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served_ca.url, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=served_ca.url, timeout=PATIENCE, trust_env=False) as client:
         yield client

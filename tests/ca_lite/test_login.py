@@ -18,6 +18,7 @@ from ca_lite.settings import Layout
 from ca_lite.users import User, add_user, changing, hash_password, read_users
 from tests.support.ca_server import CA_LITE, DEVELOPMENT_LOGIN, CaServer, ca_server, make_ca, run
 from tests.support.signing_in import REQUEST, code_of, redeem, send_form, sign_in
+from tests.support.waiting import PATIENCE
 
 MIA, PASSWORD = "Mia@lab.local", "correct horse battery"
 
@@ -43,7 +44,7 @@ def _password_file(ca: CaServer, password: str) -> Path:
 def test_a_user_signs_in_with_a_password_until_disabled_and_nobody_else_does(company: CaServer) -> None:
     users(company, "add", MIA, password=PASSWORD)
     _wait_for_reload()
-    page = httpx.get(f"{company.oidc}/auth", params=REQUEST, trust_env=False).text
+    page = httpx.get(f"{company.oidc}/auth", params=REQUEST, trust_env=False, timeout=PATIENCE).text
     assert "Password" in page
     assert "Development login" not in page
     token = sign_in(company.oidc, "mia@LAB.local", PASSWORD)
@@ -173,8 +174,8 @@ def test_the_development_login_is_off_unless_asked_for(company: CaServer) -> Non
 
 
 def test_the_development_login_says_what_it_is(ca: CaServer) -> None:
-    page = httpx.get(f"{ca.oidc}/auth", params=REQUEST, trust_env=False).text
-    device = httpx.get(f"{ca.oidc}/device", trust_env=False).text
+    page = httpx.get(f"{ca.oidc}/auth", params=REQUEST, trust_env=False, timeout=PATIENCE).text
+    device = httpx.get(f"{ca.oidc}/device", trust_env=False, timeout=PATIENCE).text
     for shown in (page, device):
         assert "Development login." in shown
         assert "as any person" in shown

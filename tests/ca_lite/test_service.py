@@ -238,7 +238,7 @@ def test_a_burst_over_the_limit_gets_429_with_retry_after(log_trust: Path, tmp_p
         limited.start()
         key = ec.generate_private_key(ec.SECP256R1())
         token = limited.email_token("a@b.c")
-        with httpx.Client(base_url=limited.url, trust_env=False, timeout=30) as http:
+        with httpx.Client(base_url=limited.url, trust_env=False, timeout=PATIENCE) as http:
             big = ec.generate_private_key(ec.SECP384R1())
             refused = http.post(V2, json=key_request(big, "a@b.c"), headers=bearer(token))
             assert refusal(refused)[2] == "signing algorithm not permitted: *ecdsa.PublicKey, SHA-384"

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from monitor.demo.processes import program, wait_until
+from tests.support.waiting import PATIENCE
 
 NAME = "https://github.com/acme/widget"
 ACTS_SECONDS = 240
@@ -45,7 +46,7 @@ def test_a_kept_demonstration_shows_its_site_and_ends_with_all_its_programs(tmp_
         assert place, told
         site, mails = place[1], Path(place[2])
         assert len(working_in(folder)) >= 3, "control: its programs run"
-        with httpx.Client(base_url=site, trust_env=False, timeout=30) as browser:
+        with httpx.Client(base_url=site, trust_env=False, timeout=PATIENCE) as browser:
             assert "Was anything signed in your name?" in browser.get("/").text
             assert "refs/heads/totally-legit" in browser.get("/look", params={"name": NAME}).text
         assert len(list(mails.glob("*.eml"))) == 2

@@ -24,6 +24,7 @@ from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import an_alert
 from tests.support.parts import Clock, a_store
+from tests.support.waiting import PATIENCE
 
 TOKEN = "t" * 40
 UNEXPECTED = replace(an_alert(1, alert_id=f"{1:032x}"), rule="acme-release", identity="ci@acme.example")
@@ -55,7 +56,7 @@ def served(desk: AlertDesk) -> Iterator[httpx.Client]:
     server = WebServer(app, config)
     server.start()
     try:
-        with httpx.Client(base_url=server.url, trust_env=False) as made:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as made:
             yield made
     finally:
         server.stop()

@@ -179,7 +179,7 @@ def test_a_probe_is_answered_while_more_connections_are_held_than_there_may_be()
     with serving(ConnectionLimits(headers=60, most=8)) as url, ExitStack() as held:
         idle = [held.enter_context(connected(url, b"GET / HTT")) for _ in range(40)]
         for _ in range(5):
-            assert httpx.get(f"{url}/healthz", trust_env=False, timeout=30).text == "alive\n"
+            assert httpx.get(f"{url}/healthz", trust_env=False, timeout=PATIENCE).text == "alive\n"
         assert ends(idle[0]) == b"", "the one that waited longest made room"
 
 
@@ -205,14 +205,14 @@ def test_a_connection_that_waits_for_its_client_makes_room(kind: str) -> None:
         with ExitStack() as held:
             for _ in range(16):
                 held.enter_context(connected(server.url, sent))
-            assert httpx.get(f"{server.url}/healthz", trust_env=False, timeout=30).text == "alive\n"
+            assert httpx.get(f"{server.url}/healthz", trust_env=False, timeout=PATIENCE).text == "alive\n"
     finally:
         server.stop()
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nothing"])
 def test_head_is_answered_wherever_get_is(path: str) -> None:
-    with serving() as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+    with serving() as url, httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
         full, head = client.get(path), client.head(path)
         assert (head.status_code, head.content) == (full.status_code, b"")
         differing = {"date", "content-length"} if path == "/metrics" else {"date"}
@@ -239,7 +239,7 @@ def test_head_is_answered_wherever_get_is(path: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/api/status.json", "/metrics"])
 def test_only_a_name_of_this_server_is_answered(host: str, is_ours: bool, path: str) -> None:
     with serving(hosts=("signwatch.example.org",)) as url:
-        answer = httpx.get(url + path, headers={"Host": host}, trust_env=False, timeout=30)
+        answer = httpx.get(url + path, headers={"Host": host}, trust_env=False, timeout=PATIENCE)
         assert (answer.status_code != 421) is is_ours
         if not is_ours:
             assert "web.hosts" in answer.text

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.support.ca_server import CaServer, ca_and_log
 from tests.support.log_server import LogServer
 from tests.support.served_process import ServedProcess
+from tests.support.waiting import PATIENCE
 
 _DESCRIPTORS = 256
 _HELD = 400
@@ -68,7 +69,7 @@ def appended(log: LogServer) -> httpx.Response:
         },
     }
     url = f"{log.url}/api/v2/log/entries"
-    return httpx.post(url, json={"hashedRekordRequestV002": request}, timeout=60, trust_env=False)
+    return httpx.post(url, json={"hashedRekordRequestV002": request}, timeout=PATIENCE, trust_env=False)
 
 
 def certified(ca: CaServer) -> httpx.Response:
@@ -79,7 +80,7 @@ def certified(ca: CaServer) -> httpx.Response:
         "credentials": {"oidcIdentityToken": ca.email_token(_PERSON)},
         "publicKeyRequest": {"publicKey": {"algorithm": "ECDSA", "content": pem}, "proofOfPossession": proof},
     }
-    return httpx.post(f"{ca.url}/api/v2/signingCert", json=body, timeout=60, trust_env=False)
+    return httpx.post(f"{ca.url}/api/v2/signingCert", json=body, timeout=PATIENCE, trust_env=False)
 
 
 @pytest.mark.parametrize("form", _FORMS)

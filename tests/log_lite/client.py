@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.entries import make_key
 from tests.support.log_server import LogServer
+from tests.support.waiting import PATIENCE
 from tlog.ct import TreeHead, verify_tree_head
 from tlog.merkle import leaf_hash, verify_inclusion
 from tlog.note import Checkpoint, NoteKey, open_note, parse_checkpoint, rekor_v1_key, tile_log_key
@@ -58,7 +59,7 @@ class LogClient:
     """Talks to one served log, with keys read from its trust.json."""
 
     server: LogServer
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PATIENCE))
 
     @property
     def url(self) -> str:

@@ -30,7 +30,7 @@ WRITERS = 3
 
 def submit_until_dead(log: LogClient, name: str, accepted: list[tuple[str, Any]], stop: threading.Event) -> None:
     """Submit distinct entries, noting every 201, until the server is gone."""
-    with httpx.Client(timeout=30) as http:
+    with httpx.Client(timeout=PATIENCE) as http:
         for n in range(100_000):
             artifact = os.urandom(16)
             try:

@@ -15,6 +15,7 @@ from log_lite.tree import Tree
 from tests.log_lite.client import KEY, LogClient, b64, hashedrekord, hashedrekord_v2
 from tests.support.entries import make_ca, make_certificate
 from tests.support.log_server import log_server
+from tests.support.waiting import PATIENCE
 from tlog.ct import TreeHead, parse_leaf
 from tlog.merkle import Frontier, ProofInvalid, leaf_hash, verify_consistency
 from tlog.note import BadSignature, Checkpoint, open_note, parse_checkpoint, parse_note, rekor_v1_key
@@ -363,13 +364,13 @@ def test_http_faults_can_be_limited_to_a_part(log: LogClient) -> None:
 
 def test_oversized_answers_go_beyond_every_sane_cap(log: LogClient) -> None:
     log.server.fault("oversized", "--log", "v2")
-    with httpx.stream("GET", log.url + "/checkpoint", timeout=30) as answer:
+    with httpx.stream("GET", log.url + "/checkpoint", timeout=PATIENCE) as answer:
         assert sum(len(chunk) for chunk in answer.iter_raw()) == 80 * 1024 * 1024
 
 
 def test_a_gzip_bomb_unpacks_to_a_quarter_of_a_gibibyte(log: LogClient) -> None:
     log.server.fault("gzip", "--log", "v1")
-    with httpx.stream("GET", log.url + "/api/v1/log", timeout=30) as answer:
+    with httpx.stream("GET", log.url + "/api/v1/log", timeout=PATIENCE) as answer:
         assert answer.headers["content-encoding"] == "gzip"
         raw = b"".join(answer.iter_raw())
     assert len(raw) < 1024 * 1024
@@ -382,7 +383,7 @@ def test_a_gzip_bomb_unpacks_to_a_quarter_of_a_gibibyte(log: LogClient) -> None:
 
 def test_a_slow_answer_starts_and_does_not_end(log: LogClient) -> None:
     log.server.fault("slow", "--log", "ct")
-    with httpx.stream("GET", log.url + "/ct/ct/v1/get-sth", timeout=30) as answer:
+    with httpx.stream("GET", log.url + "/ct/ct/v1/get-sth", timeout=PATIENCE) as answer:
         chunks = answer.iter_raw()
         assert [next(chunks), next(chunks)] == [b" ", b" "]
     assert log.head_v1().size > 0, "the other logs are not affected"

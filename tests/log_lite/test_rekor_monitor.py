@@ -16,6 +16,7 @@ from tests.log_lite.client import LogClient, hashedrekord_v2
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.go_clients import COSIGN, cosign, needs_rekor_monitor, rekor_monitor
 from tests.support.log_server import LogServer
+from tests.support.waiting import PATIENCE
 from tlog.note import BadSignature, open_note, parse_checkpoint, parse_note, tile_log_key
 
 ALICE = "alice@lab.local"
@@ -120,18 +121,18 @@ def test_rekor_v2_has_an_address_of_its_own_whose_checkpoint_bears_it(deployed: 
     own = deployed.url(2)
     assert own == f"{log.url}/rekor-v2"
     origin = own.removeprefix("http://")
-    note = httpx.get(f"{own}/checkpoint").content
+    note = httpx.get(f"{own}/checkpoint", timeout=PATIENCE).content
     named, known = tile_log_key(origin, log.spki(1)), log.v2_key()
     head = parse_checkpoint(open_note(note, named))
     assert (head.origin, head.size, head.root) == (origin, log.head_v2().size, log.head_v2().root)
     assert parse_note(note).signatures[0].key_id == known.log_id[:4], "rekor-monitor looks the key up by it"
     open_note(note, known)
-    assert httpx.get(f"{own}/tile/0/000.p/2").content == log.get("/tile/0/000.p/2").content
+    assert httpx.get(f"{own}/tile/0/000.p/2", timeout=PATIENCE).content == log.get("/tile/0/000.p/2").content
     # The answer to a submission is what bundles hold, and there the origin is the host.
-    answer = httpx.post(f"{own}/api/v2/log/entries", json=hashedrekord_v2(b"another"))
+    answer = httpx.post(f"{own}/api/v2/log/entries", json=hashedrekord_v2(b"another"), timeout=PATIENCE)
     assert log.check_v2(answer.json()).origin == "localhost"
     for path in ("/api/v1/log", "/ct/ct/v1/get-sth", "", "/rekor-v2/checkpoint"):
-        assert httpx.get(own + path).status_code == 404, path
+        assert httpx.get(own + path, timeout=PATIENCE).status_code == 404, path
     log.http.close()
 
 
@@ -158,7 +159,7 @@ def test_a_fault_in_the_checkpoint_shows_at_either_address(mode: str, deployed: 
     log = LogClient(deployed.log)
     deployed.log.fault(mode, "--log", "v2")
     for url, name in ((log.url, "localhost"), (deployed.url(2), deployed.url(2).removeprefix("http://"))):
-        note = httpx.get(f"{url}/checkpoint").content
+        note = httpx.get(f"{url}/checkpoint", timeout=PATIENCE).content
         if mode == "wrong-origin":
             assert parse_checkpoint(open_note(note, tile_log_key(name, log.spki(1)))).origin == "another.invalid"
         else:

@@ -23,6 +23,7 @@ from tests.support.bundle_forms import with_promise, with_proof
 from tests.support.ca_server import CaServer, ca_and_log
 from tests.support.entries import make_key
 from tests.support.log_server import LogServer
+from tests.support.waiting import PATIENCE
 
 ALICE = "alice@lab.local"
 KEY = make_key("conformance")
@@ -157,7 +158,7 @@ def keyed(suite: Suite, version: int, content: bytes = CONTENT) -> Json:
     signature: str
     if version == 1:
         proposal = hashedrekord(content, KEY)
-        answer = httpx.post(f"{suite.log.url}/api/v1/log/entries", json=proposal, timeout=60)
+        answer = httpx.post(f"{suite.log.url}/api/v1/log/entries", json=proposal, timeout=PATIENCE)
         assert answer.status_code == 201, answer.text
         (held,) = read_bundle_file(answer.content)
         assert isinstance(held, HeldBundle)
@@ -165,7 +166,7 @@ def keyed(suite: Suite, version: int, content: bytes = CONTENT) -> Json:
         signature = proposal["spec"]["signature"]["content"]
     else:
         request = hashedrekord_v2(content, KEY)
-        answer = httpx.post(f"{suite.log.url}/api/v2/log/entries", json=request, timeout=60)
+        answer = httpx.post(f"{suite.log.url}/api/v2/log/entries", json=request, timeout=PATIENCE)
         assert answer.status_code == 201, answer.text
         entry = answer.json()
         signature = request["hashedRekordRequestV002"]["signature"]["content"]

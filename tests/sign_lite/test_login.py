@@ -65,7 +65,7 @@ def signers(process: "subprocess.Popen[str]", typed: str | None = None) -> list[
 def decide(page: str, decision: str, email: str = MIA) -> httpx.Response:
     code = dict(parse_qsl(urlsplit(page).query))["user_code"]
     form = {"user_code": code, "email": email, "secret": PASSWORD, "decision": decision}
-    return httpx.post(page.partition("?")[0], data=form, trust_env=False, timeout=60)
+    return httpx.post(page.partition("?")[0], data=form, trust_env=False, timeout=PATIENCE)
 
 
 def test_a_device_login_signs_as_the_person_who_approved(ca: CaServer, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_terminal_without_a_browser_takes_a_code(ca: CaServer, tmp_path: Path)
     with signing(ca, tmp_path, "code") as process:
         page = said(process, r"^\s+(http\S+)$").group(1)
         form = {**dict(parse_qsl(urlsplit(page).query)), "email": MIA, "secret": PASSWORD}
-        shown = httpx.post(page.partition("?")[0], data=form, trust_env=False, timeout=60).text
+        shown = httpx.post(page.partition("?")[0], data=form, trust_env=False, timeout=PATIENCE).text
         code = shown.split("<code>")[1].split("</code>")[0]
         assert signers(process, f"{code}\n") == [MIA]
 

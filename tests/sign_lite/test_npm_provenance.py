@@ -20,6 +20,7 @@ from sigstore_entries.bundle_file import BUNDLE_0_1, BUNDLE_0_3
 from sigstore_entries.release import IN_TOTO, STATEMENT, pre_authentication
 from tests.support.ca_server import SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.log_server import LogServer
+from tests.support.waiting import PATIENCE
 
 PERSON = "release@acme.example"
 BUNDLE_0_2 = "application/vnd.dev.sigstore.bundle+json;version=0.2"
@@ -53,7 +54,7 @@ def certified(ca: CaServer, key: ec.EllipticCurvePrivateKey) -> bytes:
         "credentials": {"oidcIdentityToken": ca.email_token(PERSON)},
         "publicKeyRequest": {"publicKey": {"algorithm": "ECDSA", "content": pem}, "proofOfPossession": proof},
     }
-    answer = httpx.post(f"{ca.url}/api/v2/signingCert", json=body, timeout=60, trust_env=False).json()
+    answer = httpx.post(f"{ca.url}/api/v2/signingCert", json=body, timeout=PATIENCE, trust_env=False).json()
     return str(answer["signedCertificateEmbeddedSct"]["chain"]["certificates"][0]).encode()
 
 
@@ -68,7 +69,7 @@ def logged(log: LogServer, payload: bytes, signature: bytes, certificate: bytes)
     payload_hash = {"algorithm": "sha256", "value": sha256(payload).hexdigest()}
     spec = {"content": {"envelope": envelope, "hash": hashed, "payloadHash": payload_hash}}
     entry = {"apiVersion": "0.0.2", "kind": "intoto", "spec": spec}
-    answer = httpx.post(f"{log.url}/api/v1/log/entries", json=entry, timeout=60, trust_env=False)
+    answer = httpx.post(f"{log.url}/api/v1/log/entries", json=entry, timeout=PATIENCE, trust_env=False)
     assert answer.status_code == 201, answer.text
     (told,) = answer.json().values()
     proof = told["verification"]["inclusionProof"]

@@ -38,6 +38,7 @@ from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameFor
 from tests.rules import signings
 from tests.support.log_server import free_port
 from tests.support.parts import a_position
+from tests.support.waiting import PATIENCE
 
 LOG = "rekor-v2"
 REPOSITORY = signings.REPOSITORY
@@ -104,7 +105,7 @@ class Visitor:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, trust_env=False, timeout=30, follow_redirects=False)
+        self.http = httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE, follow_redirects=False)
 
     def get(self, path: str, expect: int = 200, **options: Any) -> httpx.Response:
         answer = self.http.get(path, **options)

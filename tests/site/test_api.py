@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rules.asking import ask_of
 from rules.subject import NotASubject, read_subject
 from tests.site.scene import REPOSITORY, Scene
+from tests.support.waiting import PATIENCE
 
 MIA = "mia@acme.example"
 
@@ -29,7 +30,7 @@ def token(acme: Scene) -> str:
 def test_no_request_made_from_the_description_ends_in_a_server_error(
     acme: Scene, token: str, *, with_token: bool
 ) -> None:
-    document = httpx.get(f"{acme.url}/api/openapi.json", trust_env=False).json()
+    document = httpx.get(f"{acme.url}/api/openapi.json", trust_env=False, timeout=PATIENCE).json()
     schema = schemathesis.openapi.from_dict(document)
     headers = {"authorization": f"Bearer {token}"} if with_token else {}
     tried = []
@@ -63,7 +64,7 @@ def test_no_request_made_from_the_description_ends_in_a_server_error(
 def test_the_api_can_what_the_site_can(acme: Scene, token: str) -> None:
     acme.a_year()
     with httpx.Client(
-        base_url=f"{acme.url}/api/v1", headers={"authorization": f"Bearer {token}"}, trust_env=False
+        base_url=f"{acme.url}/api/v1", headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=PATIENCE
     ) as api:
         looked = api.get("/look", params={"name": REPOSITORY}).json()
         assert (looked["total"], looked["unverified"], looked["source"]) == (25, 1, "findings")
@@ -79,9 +80,13 @@ def test_the_api_can_what_the_site_can(acme: Scene, token: str) -> None:
         feed = api.post("/destinations", json={"kind": "atom"}).json()
         assert feed["ok"]
         [atom] = [each for each in api.get("/destinations").json() if each["kind"] == "atom"]
-        assert httpx.get(atom["url"], trust_env=False).headers["content-type"].startswith("application/atom+xml")
+        assert (
+            httpx.get(atom["url"], trust_env=False, timeout=PATIENCE)
+            .headers["content-type"]
+            .startswith("application/atom+xml")
+        )
         assert api.post(f"/destinations/{atom['id']}", json={"action": "renew"}).json()["ok"]
-        assert httpx.get(atom["url"], trust_env=False).status_code == 404
+        assert httpx.get(atom["url"], trust_env=False, timeout=PATIENCE).status_code == 404
 
 
 def test_a_token_for_reading_changes_nothing(acme: Scene, token: str) -> None:
@@ -89,7 +94,7 @@ def test_a_token_for_reading_changes_nothing(acme: Scene, token: str) -> None:
     assert account is not None
     acme.site.subscribers.add_token(account.id, "swt_read", "script", "read")
     with httpx.Client(
-        base_url=f"{acme.url}/api/v1", headers={"authorization": "Bearer swt_read"}, trust_env=False
+        base_url=f"{acme.url}/api/v1", headers={"authorization": "Bearer swt_read"}, trust_env=False, timeout=PATIENCE
     ) as api:
         assert api.get("/account").json()["address"] == MIA
         assert api.post("/subscriptions", json={"name": REPOSITORY}).status_code == 403
@@ -97,7 +102,10 @@ def test_a_token_for_reading_changes_nothing(acme: Scene, token: str) -> None:
     assert acme.site.subscribers.revoke_token(read.id, account.id)
     assert (
         httpx.get(
-            f"{acme.url}/api/v1/account", headers={"authorization": "Bearer swt_read"}, trust_env=False
+            f"{acme.url}/api/v1/account",
+            headers={"authorization": "Bearer swt_read"},
+            trust_env=False,
+            timeout=PATIENCE,
         ).status_code
         == 401
     )

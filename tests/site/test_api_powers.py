@@ -20,6 +20,7 @@ from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import read_ask
 from rules.matching.matcher import PREFIX
 from tests.site.scene import LOG, REPOSITORY, Scene, Visitor, link_in, scene, text_of
+from tests.support.waiting import PATIENCE
 
 MIA, THEO, ANN = "mia@acme.example", "theo@acme.example", "ann@acme.example"
 RULE = f"select: {{source_repository_uri: '{REPOSITORY}'}}\nexpect: {{ref: {{glob: 'refs/tags/*'}}}}\n"
@@ -61,7 +62,7 @@ def api_of(acme: Scene, address: str, scope: str = "write") -> httpx.Client:
     token = f"swt_{address}-{scope}"
     acme.site.subscribers.add_token(account.id, token, "script", scope)
     headers = {"authorization": f"Bearer {token}"}
-    client = httpx.Client(base_url=f"{acme.url}/api/v1", headers=headers, trust_env=False, timeout=30)
+    client = httpx.Client(base_url=f"{acme.url}/api/v1", headers=headers, trust_env=False, timeout=PATIENCE)
     acme.visitors.callback(client.close)
     return client
 

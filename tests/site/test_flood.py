@@ -35,6 +35,7 @@ from monitor.store.site_tables import (
 from monitor.store.sql import new_id, table, text_key
 from tests.site.scene import LOG, REPOSITORY, Mailbox, Scene, scene, text_of
 from tests.site.test_queue import an_alert
+from tests.support.waiting import PATIENCE
 
 _MIB = 1024
 _SOAK = pytest.mark.soak
@@ -89,7 +90,10 @@ def test_requests_leave_no_memory_descriptor_or_row_behind(tmp_path: Path, datab
     limits = SiteLimits(requests_per_minute=1_000_000, api_requests_per_minute=1_000_000)
     with scene(tmp_path, database, limits=limits, trusted_proxies=("127.0.0.1/32",)) as acme:
         acme.a_year()
-        with httpx.Client(base_url=acme.url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(4) as threads:
+        with (
+            httpx.Client(base_url=acme.url, trust_env=False, timeout=PATIENCE) as client,
+            ThreadPoolExecutor(4) as threads,
+        ):
             warm = Counter(threads.map(lambda number: ask(client, number), range(280)))
             before, open_before, kept = resident(), descriptors(), rows(acme)
             seen: Counter[int] = Counter()

@@ -25,6 +25,7 @@ from rules.subject import NotASubject, read_subject
 from settings.document import DocumentError
 from sigstore_entries.signing import ChainTrust
 from tests.site.scene import HOSTILE, REPOSITORY, Scene, Visitor, link_in, scene, shown, text_of, write_config
+from tests.support.waiting import PATIENCE
 
 MIA, THEO = "mia@acme.example", "theo@acme.example"
 
@@ -312,7 +313,9 @@ def test_cookies_over_https_are_bound_to_the_host(tmp_path: Path, database: Data
     with scene(tmp_path, database, public_url="https://watch.example") as acme:
         assert acme.site.config.listen is not None
         host, port = acme.site.config.listen
-        answer = httpx.get(f"http://{host}:{port}/sign-in", headers={"host": "watch.example"}, trust_env=False)
+        answer = httpx.get(
+            f"http://{host}:{port}/sign-in", headers={"host": "watch.example"}, trust_env=False, timeout=PATIENCE
+        )
         cookie = answer.headers["set-cookie"]
         assert cookie.startswith("__Host-signwatch-browser=")
         for part in ("HttpOnly", "Secure", "SameSite=lax", "Path=/"):

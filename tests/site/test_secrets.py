@@ -25,6 +25,7 @@ from rules.subject import read_subject
 from tests.site.scene import REPOSITORY, Scene
 from tests.site.test_queue import an_alert
 from tests.site.test_safety import _all_routes, paths_of
+from tests.support.waiting import PATIENCE
 
 PEOPLE = 40
 OWN, VICTIM = "theo@acme.example", "person0@acme.example"
@@ -133,7 +134,7 @@ def test_no_secret_is_on_a_page_of_others_in_a_log_a_metric_an_error_or_a_refere
     theo.http.cookies.update({"signwatch": kept.of[OWN][1], "signwatch-browser": kept.of[OWN][2]})
     assert "acme/widget" in theo.get("/subscriptions").text or "widget" in theo.get("/subscriptions").text, "control"
     token = {"authorization": f"Bearer {kept.of[OWN][0]}"}
-    with httpx.Client(base_url=acme.url, headers=token, trust_env=False, timeout=30) as program:
+    with httpx.Client(base_url=acme.url, headers=token, trust_env=False, timeout=PATIENCE) as program:
         clients = ((theo.http, theo.csrf("/account")), (stranger.http, stranger.csrf()), (program, ""))
         answers = [each for client, csrf in clients for each in everything_asked(acme, client, csrf, kept)]
     assert len(answers) > 250

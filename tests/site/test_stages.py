@@ -16,6 +16,7 @@ from monitor.telemetry.prometheus import PrometheusMeter
 from tests.site.followed import Followed, followed
 from tests.site.scene import link_in
 from tests.support.database_fixtures import postgres_url, where
+from tests.support.waiting import PATIENCE
 
 __all__ = ["postgres_url", "where"]
 MIA, THEO = "mia@acme.example", "theo@acme.example"
@@ -39,7 +40,7 @@ def operators(live: Followed) -> Iterator[httpx.Client]:
 
     server = WebServer(create_app(look, meter), WebConfig(("127.0.0.1", 0)))
     server.start()
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as client:
         yield client
     server.stop()
 

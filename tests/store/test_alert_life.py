@@ -31,6 +31,7 @@ from monitor.store.sql import broken_seals
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW, an_alert
 from tests.support.parts import Clock, a_store
+from tests.support.waiting import PATIENCE
 
 ALICE = ChangeAuthor("alice", "it was us")
 HOUR = timedelta(hours=1)
@@ -231,7 +232,7 @@ def served(desk: AlertDesk) -> Iterator[httpx.Client]:
     server = WebServer(app, WebConfig(("127.0.0.1", 0)))
     server.start()
     try:
-        with httpx.Client(base_url=server.url, trust_env=False) as made:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as made:
             yield made
     finally:
         server.stop()

@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
+from tests.support.waiting import PATIENCE
+
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
 CALLBACK = "http://localhost:51234/auth/callback"
@@ -21,7 +23,9 @@ REQUEST = {
 
 def send_form(issuer: str, email: str, secret: str) -> httpx.Response:
     """The answer to the filled-in page."""
-    return httpx.post(f"{issuer}/auth", data={**REQUEST, "email": email, "secret": secret}, trust_env=False, timeout=60)
+    return httpx.post(
+        f"{issuer}/auth", data={**REQUEST, "email": email, "secret": secret}, trust_env=False, timeout=PATIENCE
+    )
 
 
 def code_of(answer: httpx.Response) -> str:
@@ -33,7 +37,7 @@ def code_of(answer: httpx.Response) -> str:
 def redeem(issuer: str, code: str) -> httpx.Response:
     """The token end point's answer to a code."""
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER}
-    return httpx.post(f"{issuer}/token", data=form, trust_env=False, timeout=60)
+    return httpx.post(f"{issuer}/token", data=form, trust_env=False, timeout=PATIENCE)
 
 
 def sign_in(issuer: str, email: str, secret: str) -> str:

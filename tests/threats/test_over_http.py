@@ -34,6 +34,7 @@ from tests.evidence import independent_reader
 from tests.log_lite.client import b64, hashedrekord
 from tests.support.bundles import timestamps_in, views_in
 from tests.support.harness import NOW
+from tests.support.waiting import PATIENCE
 from tests.threats.site import (
     ALL,
     CT,
@@ -543,7 +544,9 @@ def timestamp_of(site: Site) -> InclusionPromise:
 
 def signed_by(site: Site) -> bytes:
     """Sign something; returns what the signer's bundle holds of the log."""
-    answer = httpx.post(f"{site.server.url}/api/v1/log/entries", json=hashedrekord(b"%d" % next(NUMBERS)), timeout=30)
+    answer = httpx.post(
+        f"{site.server.url}/api/v1/log/entries", json=hashedrekord(b"%d" % next(NUMBERS)), timeout=PATIENCE
+    )
     assert answer.status_code == 201, answer.text
     (entry,) = answer.json().values()
     proof = entry["verification"]["inclusionProof"]
