@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +30,7 @@ from tests.ca_lite.requests import V2, bearer, issued, key_request, refusal
 from tests.support.ca_server import CA_LITE, CaServer, ca_server, run
 from tests.support.log_server import free_port
 from tests.support.open_files import open_below
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -294,13 +293,15 @@ def test_a_new_issuer_is_believed_without_a_restart(ca: CaServer, http: httpx.Cl
 
 
 def poll_configuration(http: httpx.Client, url: str, *, present: bool = True) -> list[dict[str, str]]:
-    """Configuration once it does (not) hold the issuer; bounded in number of questions."""
-    for _ in range(100):
-        issuers: list[dict[str, str]] = http.get("/api/v2/configuration").json()["issuers"]
-        if any(each.get("issuerUrl") == url for each in issuers) is present:
-            return issuers
-        time.sleep(0.1)
-    raise AssertionError(f"the configuration did not change: {issuers}")
+    """Configuration once it does (not) hold the issuer."""
+    issuers: list[dict[str, str]] = []
+
+    def is_so() -> bool:
+        issuers[:] = http.get("/api/v2/configuration").json()["issuers"]
+        return any(each.get("issuerUrl") == url for each in issuers) is present
+
+    wait_until("the issuer to come or go", is_so)
+    return issuers
 
 
 def test_chain_pem_is_what_log_lite_takes(layout: Layout) -> None:

@@ -14,12 +14,12 @@ from cryptography import x509
 from tests.log_lite.client import LogClient, b64
 from tests.support.entries import make_ca, make_certificate, make_precertificate
 from tests.support.log_server import log_server
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     shutil.which("certspotter") is None, reason="certspotter is not installed: .ci/install-debian-packages does it"
 )
 CA = make_ca()
-SECONDS = 60.0
 
 
 @dataclass
@@ -55,14 +55,14 @@ class CertSpotter:
                 [*command, "-stdout"], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         try:
-            deadline = time.monotonic() + SECONDS
+            deadline = time.monotonic() + PATIENCE
             while self.passes() == before:
                 assert process.poll() is None, self.output()
                 assert time.monotonic() < deadline, self.output()
                 time.sleep(0.05)
         finally:
             process.terminate()
-            process.wait(SECONDS)
+            process.wait(PATIENCE)
         [stored] = (self.folder / "state" / "logs").glob("*/state.json")
         state: dict[str, Any] = json.loads(stored.read_text())
         return state

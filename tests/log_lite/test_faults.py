@@ -15,7 +15,7 @@ from log_lite.tree import Tree
 from tests.log_lite.client import KEY, LogClient, b64, hashedrekord, hashedrekord_v2
 from tests.support.entries import make_ca, make_certificate
 from tests.support.log_server import log_server
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 from tlog.ct import TreeHead, parse_leaf
 from tlog.merkle import Frontier, ProofInvalid, leaf_hash, verify_consistency
 from tlog.note import BadSignature, Checkpoint, open_note, parse_checkpoint, parse_note, rekor_v1_key
@@ -416,11 +416,8 @@ def test_a_frozen_shard_loses_its_freeze_line_and_grows(tmp_path: Path) -> None:
 
 
 def wait_for_extension(log: LogClient) -> Checkpoint:
-    for _ in range(500):
-        head = log.head_v2()
-        if head.extensions:
-            return head
-    raise AssertionError("the server did not notice the freeze")
+    wait_until("the server to notice the freeze", lambda: bool(log.head_v2().extensions))
+    return log.head_v2()
 
 
 def test_partial_tiles_are_no_prefix_of_the_full_one(tmp_path: Path) -> None:
@@ -433,10 +430,7 @@ def test_partial_tiles_are_no_prefix_of_the_full_one(tmp_path: Path) -> None:
         tile = log.get("/tile/0/000.p/2").content
         lines.write_text("".join(f'"{b64(b"filler %d" % n)}"\n' for n in range(254)))
         server.command("import", str(lines), "--log", "v2")
-        for _ in range(500):
-            if log.head_v2().size == 256:
-                break
-        assert log.head_v2().size == 256
+        wait_until("the imported entries", lambda: log.head_v2().size == 256)
         full = log.get("/tile/0/000").content
         assert (full[:32], full[32:64] == tile[32:]) == (tile[:32], False)
         assert partial[1] != Frontier().extended(parse_hash_tile(full, 256)[:2]).root()
@@ -450,9 +444,8 @@ def test_a_kept_bundle_and_a_kept_checkpoint_hide_no_fault_and_no_entry(tmp_path
     with log_server(tmp_path / "log") as server:
         server.command("import", str(lines), "--log", "v2")
         log = LogClient(server)
-        for _ in range(500):
-            if (size := log.head_v2().size) >= 300:
-                break
+        wait_until("the imported entries", lambda: log.head_v2().size >= 300)
+        size = log.head_v2().size
         bundle, note = log.get("/tile/entries/000").content, log.get("/checkpoint").content
         assert log.get("/tile/entries/000").content == bundle
         assert log.get("/checkpoint").content == note

@@ -3,9 +3,10 @@
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -24,8 +25,11 @@ from monitor.http_fetcher import (
 )
 from monitor.model.errors import FetchFailed, OwnFault
 from outbound.transport import HttpLimits
+from tests.support.log_server import free_port
+from tests.support.waiting import PATIENCE
 
 Script = Callable[[socket.socket], None]
+_PATIENT = HttpLimits(total=PATIENCE, operation=PATIENCE, connect=PATIENCE)
 
 
 @contextmanager
@@ -39,10 +43,12 @@ def server(script: Script) -> Iterator[str]:
             with suppress(OSError):
                 connection, _ = listener.accept()
                 with connection:
-                    connection.settimeout(5)
-                    while not connection.recv(65536).endswith((b"\r\n\r\n", b"}")):
+                    connection.settimeout(PATIENCE)
+                    # A client may leave before it has asked.
+                    while (received := connection.recv(65536)) and not received.endswith((b"\r\n\r\n", b"}")):
                         pass
-                    script(connection)
+                    if received:
+                        script(connection)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -81,7 +87,7 @@ def ask(
     script: Script, *, expect: Expect = Expect.JSON, max_bytes: int = 1000, limits: HttpLimits | None = None
 ) -> bytes:
     with server(script) as url:
-        fetcher = HttpFetcher(url, limits=limits or HttpLimits(total=10, operation=5, connect=5), pause=lambda _: None)
+        fetcher = HttpFetcher(url, limits=limits or _PATIENT, pause=lambda _: None)
         try:
             return fetcher.get("thing?x=1", max_bytes=max_bytes, expect=expect)
         finally:
@@ -135,11 +141,19 @@ def test_any_other_answer_is_a_failure_with_its_own_class(name: str) -> None:
 )
 def test_a_server_that_trickles_is_cut_off_by_the_total_deadline(start: bytes) -> None:
     with pytest.raises(TimedOut):
-        ask(drip(start), limits=HttpLimits(total=0.3, operation=5, connect=5))
+        ask(drip(start), limits=replace(_PATIENT, total=0.3))
 
 
 def test_after_a_timeout_the_next_request_of_the_same_client_works() -> None:
-    scripts = [reply(), drip(b"")]
+    later = 0.0
+
+    def hold(connection: socket.socket) -> None:
+        """Let the time for the answer pass, then trickle."""
+        nonlocal later
+        later = 2 * PATIENCE
+        drip(b"")(connection)
+
+    scripts = [reply(), hold]
 
     def script(connection: socket.socket) -> None:
         if scripts:
@@ -147,7 +161,7 @@ def test_after_a_timeout_the_next_request_of_the_same_client_works() -> None:
 
     with server(script) as url:
         # One connection only: a request that timed out must not keep its place in the pool.
-        fetcher = HttpFetcher(url, limits=HttpLimits(total=1.5, operation=5, connect=5, connections=1))
+        fetcher = HttpFetcher(url, limits=replace(_PATIENT, connections=1), clock=lambda: time.monotonic() + later)
         with pytest.raises(TimedOut):
             fetcher.get("a", max_bytes=10, expect=Expect.JSON)
         assert fetcher.get("a", max_bytes=10, expect=Expect.JSON) == b'{"ok":1}'
@@ -155,9 +169,7 @@ def test_after_a_timeout_the_next_request_of_the_same_client_works() -> None:
 
 
 def test_nobody_listening_is_unreachable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    fetcher = HttpFetcher(f"http://127.0.0.1:{port}")
+    fetcher = HttpFetcher(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Unreachable):
         fetcher.get("x", max_bytes=10, expect=Expect.BYTES)
     fetcher.close()

@@ -19,6 +19,7 @@ import pytest
 from monitor.http_fetcher import Expect, HttpFetcher, TimedOut, Unreachable
 from outbound.transport import HttpLimits, body_within
 from tests.support.private_network import PrivateCa, private_ca
+from tests.support.waiting import PATIENCE
 
 LARGE = bytes(range(256)) * 4096
 OTHER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
@@ -47,7 +48,7 @@ class Server:
         while self.answers:
             connection, _ = listener.accept()
             self.connections += 1
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE)
             if self.tls is not None:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             with connection, suppress(OSError):
@@ -73,14 +74,14 @@ def serving(
 ) -> Iterator[tuple[Server, HttpFetcher]]:
     server = Server(list(answers), closing_after, ca.context if ca else None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(PATIENCE)
         thread = threading.Thread(target=server.serve, args=(listener,))
         thread.start()
-        limits = HttpLimits(total=10, operation=5, connect=5)
+        limits = HttpLimits(total=PATIENCE, operation=PATIENCE, connect=PATIENCE)
         url = f"{'https' if ca else 'http'}://127.0.0.1:{listener.getsockname()[1]}/log"
         with closing(HttpFetcher(url, limits=limits, ca_file=str(ca.file) if ca else None)) as fetcher:
             yield server, fetcher
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -251,7 +252,7 @@ def test_threads_that_ask_at_once_each_get_their_own_answers() -> None:
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
     # Fewer connections than threads: some requests wait for a connection that another one has.
-    limits = HttpLimits(total=20, connections=3)
+    limits = HttpLimits(total=PATIENCE, operation=PATIENCE, connections=3)
     try:
         with (
             closing(HttpFetcher(f"http://127.0.0.1:{server.server_port}", limits=limits)) as fetcher,

@@ -36,7 +36,7 @@ from tests.support.entries import (
     make_certificate,
 )
 from tests.support.served_log import CA, ISSUER
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tlog.merkle import leaf_hash
 
 __all__ = ["small_ranges"]
@@ -96,7 +96,7 @@ def questions(live: Followed, monkeypatch: pytest.MonkeyPatch) -> Questions:
 
     def heard(path: str, **options: Any) -> bytes:
         made.asked.append(path)
-        assert made.gate.wait(60)
+        assert made.gate.wait(PATIENCE)
         return get(path, **options)
 
     monkeypatch.setattr(live.served.log, "get", heard)
@@ -245,6 +245,7 @@ def test_a_slow_log_does_not_hold_the_page(
     verdicts, text = unread(live, rule=PROTECTED)
     assert verdicts == NOT_READ
     assert "not compared" in text
+    wait_until("the question that is held", lambda: bool(questions.asked))
     asked = len(questions.asked)
     monkeypatch.setattr(reader, "_patience", 3600.0)
     assert unread(live, rule=PROTECTED)[0] == NOT_READ, "this page waited for a log that one had given up"
@@ -252,13 +253,13 @@ def test_a_slow_log_does_not_hold_the_page(
     questions.gate.set()
     line = reader._lines[LOG]
     for future in list(line.waiting.values()):
-        future.result(60)
+        future.result(PATIENCE)
     assert by_ref(previewed(live.visitor(), rule=PROTECTED)) == WHOLE
 
 
 def test_one_slow_log_holds_up_no_entry_of_another(live: Followed, questions: Questions) -> None:
     """Each log has a thread of its own."""
-    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    reader = entry_reader.entry_reader(live.monitor, patience=PATIENCE)
     questions.gate.clear()
     slow = ArchivedEntry(EntryRef(LOG, 3), leaf_hash(ENTRIES[0]).hex())
     waits = threading.Thread(target=lambda: reader([slow], "203.0.113.7", lambda: True), daemon=True)
@@ -269,12 +270,12 @@ def test_one_slow_log_holds_up_no_entry_of_another(live: Followed, questions: Qu
         assert waits.is_alive()
     finally:
         questions.gate.set()
-        waits.join(60)
+        waits.join(PATIENCE)
 
 
 def test_only_so_many_pages_wait_at_once(live: Followed, questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry_reader, "_PAGES", 1)
-    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    reader = entry_reader.entry_reader(live.monitor, patience=PATIENCE)
     wanted = ArchivedEntry(EntryRef(LOG, 3), leaf_hash(ENTRIES[0]).hex())
     questions.gate.clear()
     answers: list[Any] = []
@@ -285,7 +286,7 @@ def test_only_so_many_pages_wait_at_once(live: Followed, questions: Questions, m
         assert waits.is_alive()
     assert reader([wanted], "203.0.113.7", lambda: True) == {wanted.where: entry_reader.BUSY}
     questions.gate.set()
-    waits.join(60)
+    waits.join(PATIENCE)
     assert isinstance(answers[0][wanted.where], Signing)
 
 
@@ -309,7 +310,7 @@ def test_one_client_leaves_places_to_the_others(
     monkeypatch.setattr(entry_reader, "_QUEUED_EACH", 2)
     monkeypatch.setattr(entry_reader, "_PAGES", 2)
     monkeypatch.setattr(entry_reader, "_PAGES_EACH", 1)
-    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    reader = entry_reader.entry_reader(live.monitor, patience=PATIENCE)
     questions.gate.clear()
     wanted = [wanted_at(index) for index in range(3, 7)]
     answers: dict[str, Any] = {}
@@ -326,7 +327,7 @@ def test_one_client_leaves_places_to_the_others(
     wait_until("another client's page waits too", lambda: reader._pages == ["hog", "other"])
     questions.gate.set()
     for thread in (hog, other):
-        thread.join(60)
+        thread.join(PATIENCE)
     assert answers["hog"].count(entry_reader.AT_ONCE) == 2
     assert [isinstance(each, Signing) for each in answers["other"]] == [True, True]
     assert not reader._lines[LOG].clients
@@ -362,7 +363,7 @@ def test_an_entry_that_its_log_does_not_serve_keeps_no_other_entry_from_a_page(
     live: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A visitor could ask for it again and again, and so stop every other preview of the log."""
-    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    reader = entry_reader.entry_reader(live.monitor, patience=PATIENCE)
     retired = wanted_at(3, f"{LOG}/retired")
     assert reader([retired], "203.0.113.7", lambda: True) == {retired.where: entry_reader.NOT_SERVED}
     get, missing = live.served.log.get, [True]
@@ -389,7 +390,7 @@ def test_a_defect_that_an_entry_brings_to_light_breaks_neither_the_page_nor_the_
         return monitor.services.trust.authorities()
 
     trees = monitor.make.trees(monitor.logs[0])
-    reader = entry_reader.EntryReader(lambda _: trees, monitor.store, authorities, live.clock, patience=60.0)
+    reader = entry_reader.EntryReader(lambda _: trees, monitor.store, authorities, live.clock, patience=PATIENCE)
     first, second = wanted_at(3), wanted_at(4)
     assert reader([first], "203.0.113.7", lambda: True) == {first.where: entry_reader.UNDECODED}
     assert isinstance(reader([second], "203.0.113.7", lambda: True)[second.where], Signing)
@@ -401,7 +402,7 @@ def test_answers_that_are_kept_stay_within_their_bytes(
 ) -> None:
     """Entries of certificates with thousands of names take a megabyte each once they are decoded."""
     monkeypatch.setattr(entry_reader, "_KEPT_BYTES", len(ENTRIES[0]) + len(ENTRIES[1]) + 100)
-    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    reader = entry_reader.entry_reader(live.monitor, patience=PATIENCE)
     wanted = [wanted_at(index) for index in range(3, 7)]
     assert all(isinstance(answer, Signing) for answer in reader(wanted, "203.0.113.7", lambda: True).values())
     told = reader(wanted, "203.0.113.7", lambda: False)
