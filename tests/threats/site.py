@@ -68,6 +68,9 @@ class Patience:
     def __call__(self) -> float:
         return time.monotonic() + self.skipped
 
+    def pass_by(self, seconds: float) -> None:
+        self.skipped += seconds
+
 
 PATIENCE = Patience()
 
@@ -317,7 +320,7 @@ def served(folder: Path, apis: Sequence[LogApi] = ALL, entries: int = SEEN) -> I
     with log_server(folder / "log") as server:
         for log in sorted({LOG_OF[api] for api in apis}):
             add_entries(server, log, entries)
-        with opened(server, apis, HttpLimits(total=30)) as sources:
+        with opened(server, apis, HttpLimits()) as sources:
             path = folder / "baselined.db"
             store = new_database(path)
             for source in sources.values():

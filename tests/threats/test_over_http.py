@@ -7,6 +7,7 @@ where the log becomes honest again, ends with following going on.
 import itertools
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -57,6 +58,7 @@ from tests.threats.site import (
     wait_until,
     watch,
 )
+from tests.threats.site import PATIENCE as TIME
 from tlog.tiles import TILE_WIDTH
 
 NUMBERS = itertools.count()
@@ -400,12 +402,16 @@ def test_17_a_server_that_is_ill_or_not_the_log_is_no_lying_log(site: Site, tmp_
 
 def test_17_an_answer_that_trickles_in_is_given_up_in_time(site: Site, tmp_path: Path) -> None:
     site.control(tmp_path, V2)
-    with opened(site.server, [V2], HttpLimits(total=1)) as sources:
+    with opened(site.server, [V2], HttpLimits()) as sources:
         path = site.followed(V2, tmp_path).store.database.path
         assert path is not None
         followed = follow_into(path, sources[V2], Clock())
         site.server.fault("slow", "--log", "v2")
+        # The answer is late in the middle of it. Where its request begins later, a minute has to pass.
+        late = threading.Timer(1.0, TIME.pass_by, (3600.0,))
+        late.start()
         followed.cannot_be_asked("timeout")
+        late.join()
         goes_on(site, followed)
     followed.holds_nothing_against_the_log()
 

@@ -132,7 +132,7 @@ def answers(url: str, daemon: subprocess.Popen[bytes], errors: Path) -> None:
 def grow(server: LogServer, count: int, *, first: int) -> None:
     """Add entries to every log behind one face, and wait until it shows them."""
     (server.folder / "bodies.count").write_text(str(first))
-    with opened(server, ALL, HttpLimits(total=30)) as sources:
+    with opened(server, ALL, HttpLimits()) as sources:
         wanted = {api: source.latest().size + count for api, source in sources.items()}
         for log in ("v1", "v2", "ct"):
             add_entries(server, log, count)

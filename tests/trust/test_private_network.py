@@ -75,7 +75,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     with ExitStack() as parts:
         log = parts.enter_context(log_server(folder / "log"))
         add_entries(log, "v2", ENTRIES)
-        sources = parts.enter_context(opened(log, [V2], HttpLimits(total=30)))
+        sources = parts.enter_context(opened(log, [V2], HttpLimits()))
         wait_for_size(sources[V2], ENTRIES)
         plain = parts.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(repository))))
         serving = Thread(target=plain.serve_forever, args=(0.05,), daemon=True)
