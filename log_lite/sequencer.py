@@ -74,14 +74,19 @@ class Sequencer:
             try:
                 if batch:
                     self._commit(batch)
-                elif self._ledger.sync_if_changed(self._now_ms()):
-                    self.on_change()
+                else:
+                    self._take_over()
             except (StoreUnusable, LogDamaged) as error:
                 _logger.error("the database cannot be used, submissions fail until it is repaired: %s", error)  # noqa: TRY400  the message says all
                 time.sleep(_IDLE_SECONDS)
             except Exception:
                 # If this thread ended, one bad submission would make every later one fail.
                 _logger.exception("a batch failed; its submitters were told")
+
+    def _take_over(self) -> None:
+        """Take over what another process has written since the last look."""
+        if self._ledger.sync_if_changed(self._now_ms()):
+            self.on_change()
 
     def _batch(self) -> list[tuple[PendingEntry, Future[Receipt | TreeClosed]]]:
         batch: list[tuple[PendingEntry, Future[Receipt | TreeClosed]]] = []
@@ -95,6 +100,9 @@ class Sequencer:
 
     def _commit(self, batch: list[tuple[PendingEntry, Future[Receipt | TreeClosed]]]) -> None:
         try:
+            # A fault or a rotation that another process wrote before a submission is in force in its answer, however
+            # many submissions follow each other.
+            self._take_over()
             results = self._ledger.commit([draft for draft, _ in batch], self._now_ms())
         except Exception as error:
             # After any error every submitter must learn that the entry is not promised.

@@ -12,7 +12,7 @@ import pytest
 
 from monitor.demo.processes import Programs, program, programs, wait_until
 from tests.docs.blocks import ROOT, Block, blocks
-from tests.support.log_server import free_port
+from tests.support.log_server import LogServer, free_port
 from tests.support.waiting import PATIENCE
 
 README = ROOT / "README.md"
@@ -31,6 +31,9 @@ def masked(output: str) -> list[str]:
     """Lines of `signwatch demo` without what differs from run to run: times and ports."""
     no_times = re.sub(r"^ *\d+\.\d s", "TIME", output.strip(), flags=re.MULTILINE)
     return re.sub(r"(localhost|127\.0\.0\.1):\d+", r"\1:PORT", no_times).splitlines()
+
+
+_FAULT = re.compile(r"log-lite fault --dir log (\S+)(?: --log (\w+))?")
 
 
 class Reader:
@@ -66,6 +69,14 @@ class Reader:
         )
         assert done.returncode == expect, f"{text}\n{done.stdout}\n{done.stderr}"
         self.said = done.stderr
+        if faults := _FAULT.findall(text):
+            # The running server takes it over a moment later.
+            mode, log = faults[-1]
+            served, logs = (
+                LogServer(self.folder / "log", self.here("http://localhost:3000")),
+                {log or "v1", log or "v2"},
+            )
+            wait_until(f"the log's fault {mode}", lambda: served.is_in_force(logs, mode), seconds=PATIENCE)
         return done.stdout
 
     def serves(self, block: Block) -> None:

@@ -19,7 +19,7 @@ from log_lite.store import StoreUnusable
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.log_server import log_server, run
 from tests.support.open_files import open_below
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 from tlog.merkle import leaf_hash, verify_consistency
 from tlog.note import Checkpoint
 
@@ -147,6 +147,30 @@ def test_a_batch_is_all_or_nothing_and_the_submitters_hear_of_it(folder: Path) -
     sequencer.stop()
     assert not sequencer.alive()
     ledger.close()
+
+
+def test_what_another_process_wrote_before_a_submission_is_in_force_in_its_answer(folder: Path) -> None:
+    """A server that is never idle takes over faults and rotations all the same."""
+    ledger, other = Ledger.open(folder, NOW), Ledger.open(folder, NOW)
+    sequencer, told = Sequencer(ledger, lambda: NOW), list[str]()
+    sequencer.on_change = lambda: told.append("changed")
+    seen: list[list[str]] = []
+
+    def submit() -> None:
+        sequencer.submit(draft(b"after the change"))
+        seen.append([*told])
+
+    # It waits before the writer starts: the writer finds the submission first.
+    submitter = threading.Thread(target=submit)
+    submitter.start()
+    wait_until("the submission to wait", lambda: not sequencer._queue.empty())
+    other.commit([draft(b"by another process")], NOW)
+    sequencer.start()
+    submitter.join(PATIENCE)
+    assert seen == [["changed"]]
+    sequencer.stop()
+    ledger.close()
+    other.close()
 
 
 def damage(folder: Path, sql: str) -> None:

@@ -55,11 +55,12 @@ class LogServer(ServedProcess):
         """Switch a fault on a running server and wait until it is in force: `none` switches everything off."""
         wanted = {line.split("\t")[0] for line in self.command("fault", mode, *arguments).splitlines()}
         deadline = time.monotonic() + PATIENCE
-        while not self._in_force(wanted, mode):
+        while not self.is_in_force(wanted, mode):
             assert time.monotonic() < deadline, f"the server did not take over {mode} for {wanted}"
             time.sleep(0.02)
 
-    def _in_force(self, logs: set[str], mode: str) -> bool:
+    def is_in_force(self, logs: set[str], mode: str) -> bool:
+        """True once the running server has taken over the fault of these logs."""
         text = httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text
         modes = dict(re.findall(r'^log_lite_fault_active\{log="(\w+)",mode="([\w-]+)"\} 1', text, re.MULTILINE))
         return all(modes.get(log, "none") == mode for log in logs)
