@@ -37,7 +37,7 @@ _CLAIMS: Final[Mapping[str, tuple[str, ...]]] = {
     "repository_identifier": ("source_repository_identifier",),
     "owner_identifier": ("source_repository_owner_identifier",),
 }
-_ORDER: Final = (
+LEARNED: Final = (
     "workflow",
     "ref",
     "trigger",
@@ -47,6 +47,7 @@ _ORDER: Final = (
     "owner_identifier",
     "runner",
 )
+"""Keys of `expect` that are learned from signings, by their importance for a maintainer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
 def learn(subject: Subject, past: Sequence[Signing]) -> list[ProposedExpectation]:
     """Propose an expectation of signings in a name. `past` are signings in it, trusted or not; only trusted count."""
     shown = [found for signing in past if (found := _shown(signing))]
-    parts = [part for key in _ORDER if (part := _learned(key, shown)) is not None]
+    parts = [part for key in LEARNED if (part := _learned(key, shown)) is not None]
     return parts or list(_guessed(subject))
 
 
@@ -156,7 +157,7 @@ def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime)
     widened = dict(parts)
     found = _shown(signing, anyway=True)
     reasons = {reason.id.replace("-", "_") for reason in verdict_of(rule, signing, now).reasons}
-    for key in _ORDER:
+    for key in LEARNED:
         if key not in parts or key not in reasons:
             continue
         before = parts[key] if isinstance(parts[key], list) else [parts[key]]
@@ -164,7 +165,7 @@ def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime)
         if more:
             widened[key] = [*before, *more]
     if not parts:
-        return {part.key: part.expect for key in _ORDER if (part := _learned(key, [found])) is not None}
+        return {part.key: part.expect for key in LEARNED if (part := _learned(key, [found])) is not None}
     return widened
 
 
@@ -197,7 +198,7 @@ def describe(key: str, value: Any) -> str:
 
 def in_words(expect: Mapping[str, Any]) -> list[str]:
     """All parts of an `expect` in words, in the order of importance for a maintainer."""
-    ordered = sorted(expect, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER))
+    ordered = sorted(expect, key=lambda key: LEARNED.index(key) if key in LEARNED else len(LEARNED))
     return [describe(key, expect[key]) for key in ordered]
 
 

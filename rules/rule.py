@@ -82,7 +82,7 @@ def first_wanted(look_back: LookBack, began: int, followed_from: int) -> int | N
 
 
 Schema = Mapping[str, Any]
-CT_KINDS = ("certificate", "precertificate")  # the decoder's kinds of entries of a CT log
+CT_KINDS = (SignerForm.CERTIFICATE.value, SignerForm.PRECERTIFICATE.value)  # kinds of entries of a CT log
 _SAID_BY_AUTHORITY = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 

@@ -32,8 +32,6 @@ KEY_ID_SIZE: Final = 4
 _NAME = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 # SPEC signed-note: "<key name>+<hash>+<encoded public key>", the hash in eight lower-case hexadecimal digits.
 _VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]+={0,2})")
-_ED25519_TYPE: Final = 1
-_ED25519_SIZE: Final = 32
 # SPEC signed-note: "Each signature line is an em dash (U+2014), a space, the key name, a space, base64".
 _SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
 # SPEC signed-note: "The note text MUST NOT contain any ASCII control characters (U+0000 to U+001F) other than newline".
@@ -171,20 +169,6 @@ def tile_log_key(name: str, spki: bytes) -> NoteKey:
     else:
         log_id = sha256(name.encode() + b"\n\xffPKIX-RSA-PKCS#1v1.5" + spki).digest()
     return NoteKey(name, log_id[:KEY_ID_SIZE], log_id, spki, _verify_with(public_key))
-
-
-def parse_vkey(vkey: str) -> NoteKey:
-    """Read a C2SP verifier key `name+hex key id+base64(type || key)`; Ed25519 (type 0x01) only.
-
-    Raises `MalformedNote`.
-    """
-    name, key_id, _, raw = split_vkey(vkey, {_ED25519_TYPE: _ED25519_SIZE})
-    public_key = ed25519.Ed25519PublicKey.from_public_bytes(raw)
-    spki = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    key = tile_log_key(name, spki)
-    if key.key_id != key_id:
-        raise MalformedNote(f"verifier key id {key_id.hex()} does not belong to name and key")
-    return key
 
 
 def split_vkey(vkey: str, sizes: Mapping[int, int]) -> tuple[str, bytes, int, bytes]:

@@ -17,7 +17,7 @@ from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded,
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.der import MalformedDer
 from sigstore_entries.entry import decode_rekor
-from sigstore_entries.signing import EntryRef, Signing, Unreadable
+from sigstore_entries.signing import EntryRef, SignerForm, Signing, Unreadable
 
 MAX_FILE: Final = 32 * 1024 * 1024
 MAX_ENTRIES: Final = 1_000
@@ -64,7 +64,9 @@ def _signings(held: HeldBundle, first: int) -> Iterator[Signing]:
         if not held.certificates:
             raise NoBundle("a bundle with neither a log entry nor a certificate: a rule can select nothing of it")
         leaf, *chain = held.certificates
-        yield Signing(EntryRef("file", first), "certificate", "", (read_certificate(leaf, tuple(chain)),))
+        yield Signing(
+            EntryRef("file", first), SignerForm.CERTIFICATE.value, "", (read_certificate(leaf, tuple(chain)),)
+        )
 
 
 def read_capped(file: Path) -> bytes:
@@ -92,7 +94,7 @@ def _capped(opened: BinaryIO) -> bytes:
 def _certificate(raw: bytes, file: Path) -> Signing:
     try:
         first, *chain = (block.content for block in blocks(raw, str(file)) if block.label == "CERTIFICATE")
-        return Signing(EntryRef("file", 0), "certificate", "", (read_certificate(first, tuple(chain)),))
+        return Signing(EntryRef("file", 0), SignerForm.CERTIFICATE.value, "", (read_certificate(first, tuple(chain)),))
     except (MalformedText, MalformedDer, ValueError) as error:
         raise _bad(file, f"not a certificate in PEM: {error}") from error
 

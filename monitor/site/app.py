@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from monitor.model.errors import OwnFault
 from monitor.site import accounts, api, leaving, oidc, pages, subscribing
+from monitor.site.drafting import verdict_style
 from monitor.site.parts import Site
 from monitor.site.rendering import TEMPLATES
 from monitor.site.sessions import RequestRefused
@@ -140,7 +141,7 @@ def _without_token(path: str) -> str:
 
 
 def _add_fixed_answers(app: FastAPI) -> None:
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + verdict_style()
     icon = (TEMPLATES / "icon.svg").read_text(encoding="utf-8")
     day = {"Cache-Control": "public, max-age=3600"}
 

@@ -15,6 +15,7 @@ from monitor.site.parts import Site
 from monitor.site.sessions import Form, RequestRefused, first
 from monitor.store.signings import ArchivedEntry, PastSigning, Unread
 from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
+from rules.expectations.kinds import BY_KEY
 from rules.learning import ProposedExpectation, describe, offers
 from rules.lint import lint
 from rules.rule import Outcome, Rule, RuleSet
@@ -27,30 +28,8 @@ NOT_COMPARED: Final = "not-compared"
 _SHOWN: Final = 8
 _UNVERIFIED_SHOWN: Final = 2
 """Number of signings with a self-made certificate in the preview: any person can log hundreds of them."""
-_LIVE: Final = frozenset(
-    {
-        "workflow",
-        "ref",
-        "trigger",
-        "issuer",
-        "repository",
-        "repository_identifier",
-        "owner_identifier",
-        "runner",
-        "same_issuer",
-        "rate",
-        "authorised",
-        "builder",
-        "visibility",
-        "environment",
-        "digests",
-        "images",
-        "time_windows",
-        "same_repository_identifier",
-        "no_expectations",
-    }
-)
-"""Parts whose tick boxes change the verdicts on the page at once, through its style sheet."""
+_LIVE: Final = frozenset(BY_KEY) - {"digests_from", "log_entry_within", "certificate_log_within"}
+"""Keys of `expect` whose tick boxes change the verdicts on the page at once, through its style sheet."""
 _NEVER_ARCHIVED: Final = ("signature",)
 _ASKS_NO_LOG: Final = "this site asks no log"
 _NOT_SHOWN: Final = f"at most {_SHOWN} entries are read for one preview"
@@ -222,8 +201,18 @@ def _marks(draft: SubscriptionDraft, row: SigningRow, failing: Collection[str]) 
     if draft.by_hand:
         return "always" if is_told else ""
     # Only a ticked box that the style sheet knows can remove a reason from the page.
-    fixed = any(key not in _LIVE or (key not in draft.used and key != "no_expectations") for key in row.failing)
+    fixed = any(key != "no_expectations" and (key not in _LIVE or key not in draft.used) for key in row.failing)
     return " ".join([*(f"fails-{key}" for key in failing), *(["always"] if is_told and fixed else [])])
+
+
+def verdict_style() -> str:
+    """Rules of the style sheet: the verdicts of the preview follow the tick boxes."""
+    nothing = ".rule:not(:has(.parts :checked)):not(.by-hand) .preview"
+    rules = []
+    for outcome, display in ((Outcome.EXPECTED, "none"), (Outcome.UNEXPECTED, "inline-block")):
+        ticked = [f".rule:has(#use-{key}:checked) .fails-{key} .chip.{outcome}" for key in sorted(_LIVE)]
+        rules.append(f"{', '.join([*ticked, f'{nothing} .chip.{outcome}'])} {{ display: {display}; }}\n")
+    return "".join(rules)
 
 
 def _read(

@@ -15,7 +15,16 @@ from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
 from rules.judge import NOT_SELECTED as UNSELECTED
 from rules.judge import judge_selected
-from rules.learning import NoAuthorisationFacts, NoKnownFacts, NoPastFacts, ProposedExpectation, learn, verdict_of, word
+from rules.learning import (
+    LEARNED,
+    NoAuthorisationFacts,
+    NoKnownFacts,
+    NoPastFacts,
+    ProposedExpectation,
+    learn,
+    verdict_of,
+    word,
+)
 from rules.rule import JudgedByFacts, Outcome, Reason, Rule, Verdict
 from rules.selection import digest_text, select
 from rules.subject import Subject
@@ -45,24 +54,14 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 _KEYS: Final = {kind.id: key for key, kind in BY_KEY.items()}
 """Keys of `expect` by the ids of the reasons that their expectations give."""
-_ARCHIVED: Final = frozenset(
-    {
-        "workflow",
-        "ref",
-        "trigger",
-        "issuer",
-        "repository",
-        "repository_identifier",
-        "owner_identifier",
-        "runner",
-        "digests",
-        "authorised",
-        "rate",
-        "same_issuer",
-        "same_repository_identifier",
-    }
-)
-NOT_ARCHIVED: Final = frozenset(BY_KEY) - _ARCHIVED
+NOT_ARCHIVED: Final = frozenset(BY_KEY) - {
+    *LEARNED,
+    "digests",
+    "authorised",
+    "rate",
+    "same_issuer",
+    "same_repository_identifier",
+}
 """Keys of `expect` that the columns of an archived row cannot answer."""
 _OPEN: Final = frozenset({"chain-not-checked", UNSELECTED.id})
 """Ids of reasons that may disappear once the whole entry is read."""

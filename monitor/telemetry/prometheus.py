@@ -29,7 +29,7 @@ from monitor.store.canaries import RESULTS
 from monitor.store.promises import PromiseTally
 from monitor.store.stages import STAGES
 from monitor.telemetry.hooks import Meter
-from rules.rule import Outcome
+from rules.rule import CT_KINDS, Outcome
 
 PREFIX: Final = "signwatch_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -54,7 +54,7 @@ FETCHES: Final = (
     "unreachable",
     "wrong-content",
 )
-ENTRY_KINDS: Final = ("certificate", "dsse", "hashedrekord", "intoto", "precertificate", "unreadable")
+ENTRY_KINDS: Final = (*CT_KINDS, "dsse", "hashedrekord", "intoto", "unreadable")
 UNREADABLE_CODES: Final = (
     "beyond-cap",
     "decoder-failed",

@@ -20,8 +20,12 @@ from monitor.http_fetcher import NotFound
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.site.app import create_site
+from monitor.site.drafting import verdict_style
+from monitor.site.lookup import NOT_ARCHIVED
 from monitor.store.signings import ArchivedEntry
 from rules.asking import read_ask, rule_of
+from rules.expectations.kinds import BY_KEY
+from rules.learning import LEARNED
 from rules.matching.matcher import Matcher
 from sigstore_entries.signing import EntryRef, Signing
 from tests.archive.conftest import small_ranges
@@ -119,6 +123,15 @@ def previewed(visitor: Visitor, **form: str) -> list[tuple[str, str]]:
         assert page.status_code == 200, page.text
     used = set(re.findall(r'name="use" value="(\w+)" checked', page.text))
     return [(_outcome(row, used), row) for row in _rows(page.text)]
+
+
+def test_each_key_of_expect_has_its_place_on_the_page() -> None:
+    style, ticked = verdict_style(), re.compile(r"#use-(\w+):checked\) \.fails-\1 ")
+    without_box = {"digests_from", "log_entry_within", "certificate_log_within"}
+    assert set(ticked.findall(style)) == set(BY_KEY) - without_box
+    assert set(LEARNED) <= set(BY_KEY) - NOT_ARCHIVED, "an archived row shows each learned key"
+    assert without_box <= NOT_ARCHIVED
+    assert style.count("same_repository_identifier") == 4, "hides one verdict and shows the other"
 
 
 def _rows(page: str) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from tlog.note import NoteKey, split_vkey, tile_log_key
+
 ED25519: Final = ed25519.Ed25519PrivateKey.from_private_bytes(sha256(b"log key").digest())
 OTHER_ED25519: Final = ed25519.Ed25519PrivateKey.from_private_bytes(sha256(b"another key").digest())
 WITNESS: Final = ed25519.Ed25519PrivateKey.from_private_bytes(sha256(b"witness key").digest())
@@ -47,3 +49,14 @@ _RSA_PKCS8: Final = (
     "bofv2eSZjV33Sj4cwBWXbbjcIFiDt+6QX5HqR13OvMpFEXg0enTCednNGNDjH1gPLJ2Y7Zy8L0+RhySaWp68iOlKw7POLPO4k3kgWUkBbG9rtK"
     "BAAmKas0n0+EB6BtOeZa4m63mqWJqca7JIW50W4/SJDAwg=="
 )
+
+
+def note_key(vkey: str) -> NoteKey:
+    """Key of a C2SP verifier key of type Ed25519."""
+    name, key_id, _, raw = split_vkey(vkey, {1: 32})
+    key = tile_log_key(
+        name,
+        ed25519.Ed25519PublicKey.from_public_bytes(raw).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    )
+    assert key.key_id == key_id
+    return key

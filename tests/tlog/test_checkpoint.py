@@ -15,7 +15,6 @@ from tlog.note import (
     open_note,
     parse_checkpoint,
     parse_tree_size,
-    parse_vkey,
     tile_log_key,
 )
 
@@ -35,7 +34,7 @@ def checkpoint(text: str) -> Checkpoint:
 
 def test_a_checkpoint_made_by_other_tools_says_what_was_signed() -> None:
     raw = vectors.text("checkpoint.txt").encode()
-    read = parse_checkpoint(open_note(raw, parse_vkey(vectors.text("log.vkey"))))
+    read = parse_checkpoint(open_note(raw, keys.note_key(vectors.text("log.vkey"))))
     assert (read.origin, read.size, read.root.hex()) == ("log.example/2026", 7, vectors.merkle()["roots"][7])
     assert (read.extensions, read.raw) == ((), raw)
 

@@ -16,7 +16,7 @@ from tlog.cosignature import (
     parse_witness_vkey,
     verify_cosignature,
 )
-from tlog.note import MalformedNote, open_note, parse_note, parse_vkey
+from tlog.note import MalformedNote, open_note, parse_note
 
 TEXT = b"log.example\n7\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"
 RAW_KEY = keys.spki(keys.WITNESS)[-32:]
@@ -34,7 +34,7 @@ def note_with(*lines: bytes) -> bytes:
 
 def test_a_cosignature_made_by_other_tools_verifies() -> None:
     witness = parse_witness_vkey(vectors.text("witness.vkey"))
-    note = open_note(vectors.text("checkpoint.txt").encode(), parse_vkey(vectors.text("log.vkey")))
+    note = open_note(vectors.text("checkpoint.txt").encode(), keys.note_key(vectors.text("log.vkey")))
     seen = verify_cosignature(note, witness)
     assert seen is not None
     assert (seen.witness, seen.time) == (witness, 1_767_225_600)

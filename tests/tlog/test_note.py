@@ -20,8 +20,8 @@ from tlog.note import (
     NoteKey,
     open_note,
     parse_note,
-    parse_vkey,
     rekor_v1_key,
+    split_vkey,
     tile_log_key,
 )
 
@@ -32,7 +32,7 @@ NOTE = TEXT + b"\n" + LINE
 
 
 def test_a_note_signed_by_other_tools_opens_with_its_key() -> None:
-    key = parse_vkey(vectors.text("log.vkey"))
+    key = keys.note_key(vectors.text("log.vkey"))
     note = open_note(vectors.text("checkpoint.txt").encode(), key)
     assert note.key is key
     assert note.text.startswith(b"log.example/2026\n7\n")
@@ -235,8 +235,6 @@ WRONG_VKEYS: list[tuple[str, object]] = [
     ("two parts", f"{NAME}+{KEY_ID}"),
     ("no name", f"+{KEY_ID}+{ENCODED}"),
     ("a space in the name", f"log example+{KEY_ID}+{ENCODED}"),
-    ("another name", f"other.example+{KEY_ID}+{ENCODED}"),
-    ("another id", f"{NAME}+00000000+{ENCODED}"),
     ("a short id", f"{NAME}+{KEY_ID[:6]}+{ENCODED}"),
     ("an upper-case id", f"{NAME}+{KEY_ID.upper()}+{ENCODED}"),
     ("a newline behind", VKEY + "\n"),
@@ -252,7 +250,7 @@ WRONG_VKEYS: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("name", "vkey"), WRONG_VKEYS, ids=[name for name, _ in WRONG_VKEYS])
 def test_a_verifier_key_written_any_other_way_is_malformed(name: str, vkey: str) -> None:
-    key = parse_vkey(VKEY)
+    key = keys.note_key(VKEY)
     assert (key.name, key.key_id.hex()) == (NAME, KEY_ID)
     with pytest.raises(MalformedNote):
-        parse_vkey(vkey)
+        split_vkey(vkey, {1: 32})
