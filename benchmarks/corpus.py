@@ -69,7 +69,7 @@ def _word(number: int) -> str:
 
 
 def is_email(index: int) -> bool:
-    """Whether entry `index` is an e-mail certificate."""
+    """True if entry `index` is an e-mail certificate."""
     return index % 10 == 9
 
 

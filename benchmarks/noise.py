@@ -138,7 +138,7 @@ def _live(site: "_Site", events: Sequence[Event]) -> int:
 
 
 def _is_ours(event: Event) -> bool:
-    """Whether a genuine certificate is about the project: signings of strangers page no person."""
+    """True if a genuine certificate is about the project: signings of strangers page no person."""
     return event.genuine and (event.attack is not None or event.identity.san.startswith(_OURS))
 
 

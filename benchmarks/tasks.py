@@ -32,7 +32,7 @@ class Figure:
     at_most: float | None = None
 
     def met(self, value: float) -> bool:
-        """Whether the target is met."""
+        """True if the target is met."""
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     @property

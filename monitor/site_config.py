@@ -145,7 +145,7 @@ class SiteConfig:
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers come over https."""
+        """True if browsers come over https."""
         return self.public_url.startswith("https://")
 
     @property

@@ -108,13 +108,13 @@ class KnownFacts(Protocol):
         """The source's digests, each `sha256:…`, as last fetched within its age limit; `None` when there are none."""
 
     def in_certificate_log(self, certificate: bytes | None) -> bool | None:
-        """Whether a CT log showed this trusted certificate (`Signer.issued`) as a signer that some rule selected.
+        """True if a CT log showed this trusted certificate (`Signer.issued`) as a signer that some rule selected.
 
         `None` when the CT logs were not followed over the time in question, and for an unknown certificate.
         """
 
     def in_signature_log(self, certificate: bytes | None) -> bool | None:
-        """Whether a Rekor log showed an entry signed with this very certificate; otherwise as above."""
+        """True if a Rekor log showed an entry signed with this very certificate; otherwise as above."""
 
 
 @dataclass(frozen=True, slots=True)

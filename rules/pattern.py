@@ -39,7 +39,7 @@ class Pattern:
     ignore_case: bool = False
 
     def matches(self, value: str) -> bool:
-        """Whether the whole of `value` matches."""
+        """True if the whole of `value` matches."""
         if self.form is PatternForm.EXACT:
             return self.text == value or (self.ignore_case and fold(self.text) == fold(value))
         if self.form is PatternForm.GLOB:
@@ -143,7 +143,7 @@ def _glob_parts(text: str) -> tuple[str, tuple[str, ...], str, bool]:
 
 
 def glob_matches(text: str, value: str) -> bool:
-    """Whether `value` matches a glob whose `*` stands for any characters, `/` included."""
+    """True if `value` matches a glob whose `*` stands for any characters, `/` included."""
     head, middle, tail, has_star = _glob_parts(text)
     if not has_star:
         return value == head

@@ -47,7 +47,7 @@ class FieldMatch:
     patterns: tuple[Pattern, ...]
 
     def holds(self, signing: Signing, signer: Signer | None) -> bool:
-        """Whether the condition holds for this signer of this entry."""
+        """True if the condition holds for this signer of this entry."""
         patterns = self.patterns
         return any(pattern.matches(value) for value in values(self.field, signing, signer) for pattern in patterns)
 
@@ -59,7 +59,7 @@ class AllOf:
     conditions: tuple["Condition", ...]
 
     def holds(self, signing: Signing, signer: Signer | None) -> bool:
-        """Whether every condition holds for this signer of this entry."""
+        """True if every condition holds for this signer of this entry."""
         return all(condition.holds(signing, signer) for condition in self.conditions)
 
 
@@ -70,7 +70,7 @@ class AnyOf:
     conditions: tuple["Condition", ...]
 
     def holds(self, signing: Signing, signer: Signer | None) -> bool:
-        """Whether a condition holds for this signer of this entry."""
+        """True if a condition holds for this signer of this entry."""
         return any(condition.holds(signing, signer) for condition in self.conditions)
 
 
@@ -81,7 +81,7 @@ class Not:
     condition: "Condition"
 
     def holds(self, signing: Signing, signer: Signer | None) -> bool:
-        """Whether the condition fails for this signer of this entry."""
+        """True if the condition fails for this signer of this entry."""
         return not self.condition.holds(signing, signer)
 
 
@@ -225,7 +225,7 @@ def _read_oids(node: Node) -> Iterator[Condition]:
 
 
 def is_oid(text: str) -> bool:
-    """Whether the text is a dotted object identifier."""
+    """True if the text is a dotted object identifier."""
     return _OID.fullmatch(text) is not None
 
 

@@ -108,7 +108,7 @@ class _Checker:
         self._parts = parts
 
     def check(self, place: str, held: HeldBundle, verified: CheckedSignature) -> _Row:
-        """Whether the log has a verified signature, and whether a rule expected it."""
+        """The row of a bundle: its entry in the log, and the verdict of the rules on it."""
         bodies = [decoded(each.get("canonicalizedBody"), "the entry") for each in held.entries]
         self._bodies |= dict.fromkeys(bodies)
         self._digests |= dict.fromkeys(digest_text(each.digests[0]) for each in verified.entries if each.digests)

@@ -227,7 +227,7 @@ def _alert(kept: KeptAlert) -> dict[str, Any]:
 
 
 def _stood_in(piece: KeptEvidence, period: ReportPeriod) -> bool:
-    """Whether evidence was kept in the period, or was open in it."""
+    """True if evidence was kept in the period, or was open in it."""
     return piece.kept_at < period.end and (
         piece.kept_at >= period.begin or piece.closed_at is None or piece.closed_at >= period.begin
     )

@@ -193,7 +193,7 @@ class Status:
 
     @property
     def ready(self) -> bool:
-        """Whether it is green."""
+        """True if it is green."""
         return not self.reasons
 
 

@@ -219,7 +219,7 @@ class ScanWorkers:
 
     @property
     def is_parallel(self) -> bool:
-        """Whether a backlog may be scanned in several processes."""
+        """True if a backlog may be scanned in several processes."""
         return self._processes > 1
 
     @property

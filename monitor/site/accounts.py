@@ -203,7 +203,7 @@ def _add_announcements(routes: APIRouter, site: Site) -> None:
             raise RequestRefused(
                 404, "No such announcement", "It was withdrawn already, or it is another subscription's."
             )
-        return _subscription(site, request, mine, said="Withdrawn. A signing of that digest is news from now on.")
+        return _subscription(site, request, mine, said="Withdrawn. You hear of such signings from now on.")
 
 
 def announce_signing(site: Site, mine: Subscription, digest: str, *, count: str, days: str, note: str) -> str:

@@ -135,7 +135,7 @@ class NewDraft(Drafted):
 
 
 class Weekly(BaseModel):
-    """Whether the weekly mail is sent."""
+    """Setting of the weekly mail."""
 
     model_config = ConfigDict(extra="forbid")
     on: bool

@@ -148,7 +148,7 @@ class StoredKnownFacts(KnownFacts):
         return self._shown(certificate, self.signature_logs, in_ct=False)
 
     def were_read(self, logs: frozenset[str], since: datetime) -> bool:
-        """Whether every tree of these logs was read to its end at or after a time."""
+        """True if every tree of these logs was read to its end at or after a time."""
         with self._database.read() as connection:
             rows = connection.execute(select(_HEALTH.c.log, _HEALTH.c.last_success_at)).all()
         # A log of several trees is known by each tree's name.

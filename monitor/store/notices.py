@@ -273,7 +273,7 @@ class Notices:
         return int(number), oldest
 
     def due_at(self, now: datetime) -> bool:
-        """Whether a message is due."""
+        """True if a message is due."""
         chosen = select(_NOTICE.c.id).where(_NOTICE.c.state == PENDING, _NOTICE.c.due_at <= now).limit(1)
         with self._database.read() as connection:
             return connection.execute(chosen).first() is not None

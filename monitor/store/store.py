@@ -92,7 +92,7 @@ class Store(State):
             return read_position(connection, log)
 
     def is_followed(self, name: str) -> bool:
-        """Whether a log of this configured name, or a tree of it, has a position."""
+        """True if a log of this configured name, or a tree of it, has a position."""
         at = table(LogPosition).c.log
         with self.database.read() as connection:
             found = connection.execute(select(at)).scalars()

@@ -145,7 +145,7 @@ class Subscribers:
             add_new(connection, _INVITATION, [{"address_key": address_key(address), "created_at": self.clock()}])
 
     def is_invited(self, address: str) -> bool:
-        """Whether an address was let in."""
+        """True if an address was let in."""
         found = select(_INVITATION.c.address_key).where(_INVITATION.c.address_key == address_key(address))
         with self.database.read() as connection:
             return connection.execute(found).first() is not None

@@ -136,7 +136,7 @@ class OwnerIdentifierExpectation(ClaimExpectation):
 
 
 class VisibilityExpectation(ClaimExpectation):
-    """Whether the repository was public when it signed: `visibility: public`."""
+    """Visibility of the repository when it signed: `visibility: public`."""
 
     __slots__ = ()
     id = "visibility"

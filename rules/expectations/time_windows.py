@@ -29,7 +29,7 @@ class Window:
     not_after: datetime | None = None
 
     def holds(self, when: datetime) -> bool:
-        """Whether a moment lies in the window."""
+        """True if a moment lies in the window."""
         if (self.not_before is not None and when < self.not_before) or (
             self.not_after is not None and when > self.not_after
         ):

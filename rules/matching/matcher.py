@@ -542,7 +542,7 @@ class LayeredMatcher:
 
 
 def _take(filed: dict[_Text, Numbers], key: _Text, number: int) -> bool:
-    """Whether the number was filed under the key; it is not any more."""
+    """Remove the number from the key; true if it was filed there."""
     known = filed.get(key)
     if known is None or number not in _listed(known):
         return False

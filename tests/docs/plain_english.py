@@ -19,9 +19,9 @@ _SOURCES: Final = (
 )  # fmt: skip
 _SUFFIXES: Final = frozenset({".py", ".md", ".j2", ".yaml", ".yml", ".html", ".txt"})
 _RIDDLES: Final = re.compile(r"\b(whoever|nobody|somebody|everybody|whatever)\b", re.IGNORECASE)
-_ANY_PERSON: Final = re.compile(r"\b(anyone|anybody)\b", re.IGNORECASE)
+_ANY_PERSON: Final = re.compile(r"\b(anyone|anybody|someone)\b", re.IGNORECASE)
 _POINTER: Final = re.compile(r"(?:See|Like|The same as) (?:the )?`?[\w.]+`?(?: \w+)?\.?")
-_QUESTION: Final = re.compile(r"(?:What|Who|Whose|Which|Where|How|That of|Those) ")
+_QUESTION: Final = re.compile(r"(?:What|Who|Whose|Which|Where|Whether|How|That of|Those) ")
 
 
 def riddles(text: str) -> Iterator[tuple[int, str]]:

@@ -200,7 +200,7 @@ def test_entries_are_read_once(live: Followed, questions: Questions) -> None:
 def test_a_finding_spares_the_question(live: Followed, questions: Questions) -> None:
     visitor = live.visitor()
     page = visitor.get("/subscribe?name=https://github.com/acme/widget")
-    assert "What that would have said of the past" in page.text
+    assert "Verdicts on earlier signings" in page.text
     assert "not compared" not in page.text
     assert questions.asked == []
 
