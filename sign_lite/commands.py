@@ -81,7 +81,7 @@ HeldBundles = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace bundles that exist.")]
-PredicateFile = Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")]
+PredicateFile = Annotated[Path, typer.Option(help="JSON object with the content of the predicate.", metavar="FILE")]
 PredicateType = Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")]
 TrustedRootFile = Annotated[
     Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
@@ -92,8 +92,8 @@ TrustConfigFile = Annotated[
         help="Client trust configuration or URL of a TUF repository, in place of a trusted root.", metavar="JSON|URL"
     ),
 ]
-Identity = Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")]
-Issuer = Annotated[str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")]
+Identity = Annotated[str | None, typer.Option(help="Name in the certificate that must have signed.")]
+Issuer = Annotated[str | None, typer.Option(help="OIDC issuer that must have verified that name.", metavar="URL")]
 PublicKey = Annotated[
     Path | None, typer.Option(help="Public key that must have signed, in place of an identity.", metavar="PEM")
 ]

@@ -146,9 +146,9 @@ def verify_image(
     allow_http: AllowHttp = False,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that the signer wanted signed an image; exit code 1 when none of the registry's signatures shows it.
+    """Verify that an image has a signature of the given signer; exit code 1 if the registry holds none.
 
-    Read are bundles among the referrers, and the tags that cosign used before its version 3.
+    Bundles among the referrers are read, and the tags that cosign used before its version 3.
 
     Example: sign-lite image verify localhost:5000/app:v1 --trust-config tc.json --identity me@example.com \
 --issuer http://localhost:8080/oidc

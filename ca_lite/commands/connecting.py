@@ -22,12 +22,18 @@ def connect(
     issuer: Annotated[str, typer.Argument(help="URL of the issuer, as its tokens write it.", metavar="URL")],
     *,
     directory: Directory,
-    client_id: Annotated[str, typer.Option(help="Client that Sigstore's programs are at the issuer.")] = CLIENT_ID,
+    client_id: Annotated[str, typer.Option(help="Client ID of Sigstore's programs at the issuer.")] = CLIENT_ID,
     ca_cert: Annotated[
-        Path | None, typer.Option(help="Certificates that its TLS is verified with.", metavar="PEM", dir_okay=False)
+        Path | None,
+        typer.Option(
+            help="PEM file of the authorities of the issuer's TLS certificate.", metavar="PEM", dir_okay=False
+        ),
     ] = None,
     issuer_claim: Annotated[
-        str, typer.Option(help="Claim that names the issuer behind it, such as $.federated_claims.connector_id.")
+        str,
+        typer.Option(
+            help="Claim of its tokens that names the upstream issuer, such as $.federated_claims.connector_id."
+        ),
     ] = "",
     login: Annotated[bool, typer.Option(help="Send clients there to sign in, in place of the CA's own page.")] = True,
 ) -> None:

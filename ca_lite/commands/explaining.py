@@ -26,7 +26,7 @@ def explain_command(
     token_file: Annotated[Path, typer.Argument(help="File with the token, - for stdin.", metavar="TOKEN_FILE")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what this CA makes of a token: what is wrong with it, or the certificate it would become.
+    """Explain a token: the rule of this CA that it breaks, or the certificate that it would give.
 
     Example: ca-lite token --dir ca --email you@example.com | ca-lite explain-token --dir ca -
     """

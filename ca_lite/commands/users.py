@@ -27,7 +27,7 @@ PasswordFile = Annotated[
 
 @reported
 def add(email: Email, *, directory: Directory, password_file: PasswordFile = None) -> None:
-    """Add a person who may sign in with a password. A running server knows of it within a second.
+    """Add a person who may sign in with a password. A running server reads the change within a second.
 
     Example: ca-lite users add --dir ca mia@example.com
     """
@@ -54,7 +54,7 @@ def password(email: Email, *, directory: Directory, password_file: PasswordFile 
 
 @reported
 def disable(email: Email, *, directory: Directory) -> None:
-    """Let a person sign in no more, and keep the record. Certificates that exist stay valid for their ten minutes.
+    """Disable a person's sign-in, and keep the record. Certificates that exist stay valid for their ten minutes.
 
     Example: ca-lite users disable --dir ca mia@example.com
     """
@@ -91,7 +91,7 @@ def remove(email: Email, *, directory: Directory) -> None:
 
 @reported
 def list_users(*, directory: Directory, as_json: AsJson = False) -> None:
-    """List the people who may sign in, and those who may no more. No hash is shown.
+    """List the people who may sign in, and the disabled ones. No hash is shown.
 
     Example: ca-lite users list --dir ca --json
     """

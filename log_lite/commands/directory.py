@@ -99,7 +99,7 @@ def fault(
     index: Annotated[int | None, typer.Option(help="The entry (or, for rewind, the size) to lie about.")] = None,
     on: Annotated[str, typer.Option(help=f"Part of the API, for HTTP faults: {', '.join(PARTS)}.")] = "reads",
 ) -> None:
-    """Make the log misbehave, or `none`: be honest again. Works on a running server and survives a restart.
+    """Make the log misbehave; the fault `none` ends it. Works on a running server and survives a restart.
 
     Example: log-lite fault --dir log fork --log v2
     """
@@ -141,7 +141,7 @@ def import_command(
     ],
     log: Annotated[LogName, typer.Option(help="Which log to add them to.")] = LogName.V1,
 ) -> None:
-    """Add raw leaf bodies without any check of what they say, for tests and drills.
+    """Add raw leaf bodies without a check of their content, for tests and drills.
 
     Example: log-lite import --dir log bodies.jsonl --log v2
     """
