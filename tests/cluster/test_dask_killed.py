@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import RANGE, Place, readable_bodies
-from tests.archive.test_dask import built, digests
+from tests.cluster.test_dask import built, digests
 from tests.support.waiting import PATIENCE
 
 _ENTRIES = 400
