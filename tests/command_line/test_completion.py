@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 # What is typed, and what the completed command prints.
 LINES = {
     "signwatch": (b"signwatch rul\tlin\t--hel\t\r", "Check a rule file: every problem"),
-    "ca-lite": (b"ca-lite expl\t--hel\t\r", "Say what this CA makes of a token"),
+    "ca-lite": (b"ca-lite expl\t--hel\t\r", "Explain a token"),
     "log-lite": (b"log-lite exp\t--hel\t\r", "Print trust.json: the log entries"),
     "sign-lite": (b"sign-lite att\t--hel\t\r", "Sign one in-toto statement"),
 }
