@@ -100,7 +100,12 @@ WORDS = {
     "gitlab": ("GitLab CI job", "Build, Pipelines", "audit events", "runner registration tokens", "after the job"),
     "ci": ("an automated build", "build service's audit log", "revoke the service's tokens"),
     "person": ("Change its password", "second factors", "thief of this login", "after the login"),
-    "key": ("another person has the private key", "revocation certificate", "allowed signers", "where the key was stored"),
+    "key": (
+        "another person has the private key",
+        "revocation certificate",
+        "allowed signers",
+        "where the key was stored",
+    ),
 }
 KEY = spki_of(make_key("stolen"))
 
