@@ -190,9 +190,15 @@ def utf8_string(raw: bytes) -> str | None:
     return content.decode() if raw == head + content else None
 
 
+_ESCAPED = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs"}
+
+
 def printable(text: str) -> str:
     def spelled(each: str) -> str:
-        if each == " " or category(each)[0] not in "CZ":
+        is_noncharacter = 0xFDD0 <= ord(each) <= 0xFDEF or ord(each) & 0xFFFE == 0xFFFE
+        # Python 3.11 knows Unicode 14.0: U+13439 to U+1343F are Cf since 15.0.
+        is_control = category(each) in _ESCAPED or 0x13439 <= ord(each) <= 0x1343F
+        if each == " " or not (is_control or is_noncharacter):
             return each
         short, number = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}, ord(each)
         long = f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"

@@ -52,7 +52,7 @@ def last_step(monkeypatch: pytest.MonkeyPatch, number: int, error: Callable[[], 
         yield taken
 
 
-def grow(folder: Path, log: RekorV2Log) -> None:
+def grow(folder: Path | str, log: RekorV2Log) -> None:
     """Archive what is missing."""
     source, files = log.source(), ArchiveFiles(str(folder))
     world = ScanEnvironment(Timing(utc_now, lambda _: None), patience=(), pauses=())
@@ -61,7 +61,7 @@ def grow(folder: Path, log: RekorV2Log) -> None:
         archive_range(source, files, None, first, last, store=None, rows=RowMaker(1, lambda: None), world=world)
 
 
-def shrink(folder: Path, log: RekorV2Log) -> None:
+def shrink(folder: Path | str, log: RekorV2Log) -> None:
     """Join ranges."""
     files = ArchiveFiles(str(folder))
     writer = ManifestWriter(files, log.source().identity)
@@ -69,7 +69,7 @@ def shrink(folder: Path, log: RekorV2Log) -> None:
         compact(writer, group)
 
 
-def is_sound(folder: Path, log: RekorV2Log) -> None:
+def is_sound(folder: Path | str, log: RekorV2Log) -> None:
     files = ArchiveFiles(str(folder))
     manifest = read_manifest(files, log.source().identity.log)
     if manifest is not None:

@@ -37,6 +37,12 @@ def _lying(run: str, start: int, stop: int, head: Any) -> Any:
     if order == "raise":
         raise RuntimeError("the worker is ill")
     reply = _true_read(run, start, stop, head)
+    if order == "one row":
+        try:
+            (_ORDERS.parent / "lied").open("x").close()
+        except FileExistsError:
+            return reply
+        return _one_identity(reply)
     return _LIES[order](reply) if order in _LIES else reply
 
 

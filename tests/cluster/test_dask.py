@@ -180,6 +180,23 @@ def test_a_worker_that_returns_something_wrong_costs_a_retry_and_never_a_wrong_f
         assert why.split(":")[0][:40] in said
 
 
+def test_a_cluster_with_a_worker_that_changes_one_row_of_one_range_writes_no_wrong_file_by_default(
+    place: Place, cluster: Cluster
+) -> None:
+    built(place, "here", "--jobs", "1")
+    (cluster.folder / "lied").unlink(missing_ok=True)
+    cluster.order("second", "one row")
+    try:
+        done, said = built(place, "dask", "--dask", cluster.address)
+    finally:
+        cluster.order("nobody", "")
+    assert (cluster.folder / "lied").exists(), "control: one row was changed"
+    assert digests(place, "dask") == digests(place, "here")
+    assert done["dask"]["check"] == "twice"
+    (why,) = done["dask"]["not_used"].values()
+    assert why.split(":")[0][:40] in said
+
+
 def test_a_worker_that_is_killed_in_the_middle_of_a_range_costs_a_retry(place: Place, cluster: Cluster) -> None:
     built(place, "here", "--jobs", "1")
     (cluster.folder / "stalled").unlink(missing_ok=True)
