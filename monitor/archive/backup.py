@@ -1,5 +1,8 @@
 """A backup is one tar file: the database, the archive, the trust metadata, and a list with the SHA-256 of each.
 
+What of the archive is damaged does not prevent a backup: the rest of it is copied, `Summary.left_out` and the list name
+what is not, and `signwatch archive verify --mend` reads that again from the log after a restore.
+
 A daemon may run meanwhile. The archive is copied before the database: an archive that is behind its database is the
 usual state, and the daemon catches up; an archive that is ahead would hold entries that the database never proved.
 """
@@ -32,6 +35,10 @@ _CHUNK: Final = 1 << 20
 _ATTEMPTS: Final = 5
 
 
+_Listed = tuple[dict[str, Any], tuple[str, ...]]
+"""Files of a backup by name, each with size and SHA-256, and a sentence for each part that it lacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstallationPaths:
     """Paths of an installation's state. `archive` and `trust` are folders; None where there is none."""
@@ -50,10 +57,14 @@ class InstallationPaths:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Contents of a backup: number of files, and their bytes together."""
+    """Contents of a backup: number of files, and their bytes together.
+
+    `left_out` has a sentence for each damaged part of the archive.
+    """
 
     files: int
     size: int
+    left_out: tuple[str, ...] = ()
 
 
 class _Changed(Exception):
@@ -67,7 +78,7 @@ def write_backup(places: InstallationPaths, target: Path, now: datetime, version
     draft = target.with_name(target.name + ".part")
     snapshot = target.with_name(target.name + ".database")
     try:
-        listed = _write(places, draft, snapshot, now, version)
+        listed, left_out = _write(places, draft, snapshot, now, version)
         os.link(draft, target)  # unlike a rename, it fails when the name was taken meanwhile
         _sync_folder(target.parent)
     except (OSError, sqlite3.Error) as error:
@@ -75,17 +86,18 @@ def write_backup(places: InstallationPaths, target: Path, now: datetime, version
     finally:
         for each in (draft, snapshot):
             each.unlink(missing_ok=True)
-    return Summary(len(listed), sum(each["size"] for each in listed.values()))
+    return Summary(len(listed), sum(each["size"] for each in listed.values()), left_out)
 
 
-def _write(places: InstallationPaths, draft: Path, snapshot: Path, now: datetime, version: str) -> dict[str, Any]:
+def _write(places: InstallationPaths, draft: Path, snapshot: Path, now: datetime, version: str) -> _Listed:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         with tarfile.open(fileobj=file, mode="w") as tar:
             listed: dict[str, Any] = {}
+            left_out: list[str] = []
             if places.archive is not None and places.archive.is_dir():
-                _add_archive(tar, places.archive, listed)
+                _add_archive(tar, places.archive, listed, left_out)
             if places.trust is not None and places.trust.is_dir():
                 _add_trust(tar, places.trust, listed)
             _copy_database(places.database, snapshot)
@@ -95,6 +107,7 @@ def _write(places: InstallationPaths, draft: Path, snapshot: Path, now: datetime
                 "at": rfc3339(now),
                 "version": version,
                 "schema": SCHEMA,
+                "left_out": left_out,
                 "files": listed,
             }
             raw = json.dumps(document, indent=1).encode()
@@ -103,7 +116,7 @@ def _write(places: InstallationPaths, draft: Path, snapshot: Path, now: datetime
             tar.addfile(member, io.BytesIO(raw))
         file.flush()
         os.fsync(file.fileno())
-    return listed
+    return listed, tuple(left_out)
 
 
 def _copy_database(database: Path, snapshot: Path) -> None:
@@ -121,32 +134,53 @@ def _copy_database(database: Path, snapshot: Path) -> None:
         raise OwnFault(f"{database}: the database is damaged: {found}. There is no new backup: see `signwatch fsck`.")
 
 
-def _add_archive(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any]) -> None:
+def _add_archive(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any], left_out: list[str]) -> None:
     """Add each log's manifest and the files that it names, all as of one moment of that log."""
-    from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
+    from monitor.archive.files import ArchiveFault, ArchiveFiles  # noqa: PLC0415  imports pyarrow
     from monitor.archive.ranges import MANIFEST, from_json  # noqa: PLC0415
+    from monitor.archive.writing import lost_manifests  # noqa: PLC0415
 
     files = ArchiveFiles(str(folder))
+    for log, why in lost_manifests(files).items():
+        _add_unnamed(tar, folder, log, listed)
+        left_out.append(f"{log}: its files are in the backup, unchecked: {why}")
     for name in files.names(f"/{MANIFEST}"):
         for attempt in range(1, _ATTEMPTS + 1):
             raw = files.read(name)
             if raw is None:
                 break
             try:
-                for run in from_json(raw, name).runs:
-                    for each in run.ranges:
-                        for file in (each.rows, each.index):
-                            _add_named(tar, folder, file.name, file.sha256, listed)
-            except _Changed as error:
-                # The daemon joined or mended files meanwhile, and the stored manifest names the new files.
-                if attempt == _ATTEMPTS:
-                    raise OwnFault(
-                        f"{folder / str(error)}: this file of the archive is missing or not as its manifest says. "
-                        "There is no new backup: run `signwatch archive verify`."
-                    ) from error
+                named = [each for run in from_json(raw, name).runs for each in run.ranges]
+            except ArchiveFault as fault:
+                log = name.removesuffix(f"/{MANIFEST}")
+                _add_unnamed(tar, folder, log, listed)
+                _add_raw(tar, f"{ARCHIVE}/{name}", raw, listed)
+                left_out.append(f"{log}: its files are in the backup as they are, unchecked: {fault}")
+                break
+            missing = []
+            for file in (file for each in named for file in (each.rows, each.index)):
+                try:
+                    _add_named(tar, folder, file.name, file.sha256, listed)
+                except _Changed:
+                    missing.append(file.name)
+            # The daemon may have joined or mended files meanwhile: the stored manifest then names the new files.
+            if missing and attempt < _ATTEMPTS:
                 continue
             _add_raw(tar, f"{ARCHIVE}/{name}", raw, listed)
+            left_out += [
+                f"{each}: this file of the archive is missing, or not as its manifest says, and is not in the backup: "
+                "`signwatch archive verify --mend` reads its entries again"
+                for each in missing
+            ]
             break
+
+
+def _add_unnamed(tar: tarfile.TarFile, folder: Path, log: str, listed: dict[str, Any]) -> None:
+    """Add the files of rows and indexes of a log without a readable manifest: they may prove themselves later."""
+    for each in sorted(path for part in ("rows", "index") for path in (folder / log / part).glob("*.parquet")):
+        if each.is_file() and not each.is_symlink():
+            with suppress(FileNotFoundError):
+                _add(tar, f"{ARCHIVE}/{each.relative_to(folder).as_posix()}", each, listed)
 
 
 def _add_named(tar: tarfile.TarFile, folder: Path, name: str, sha256: str, listed: dict[str, Any]) -> None:
@@ -205,7 +239,7 @@ def restore(source: Path, places: InstallationPaths) -> Summary:
             raise BadConfig(f"{beside}: this is a part of another database: move it away, and restore again.")
     staged = {name: _staging(folder) for name, folder in (*places.folders(), (DATABASE, places.database))}
     try:
-        listed = _unpack(source, staged)
+        listed, left_out = _unpack(source, staged)
         for name, place in (*places.folders(), (DATABASE, places.database)):
             if staged[name].exists():
                 if place.is_dir():
@@ -218,19 +252,19 @@ def restore(source: Path, places: InstallationPaths) -> Summary:
     finally:
         for each in staged.values():
             shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
-    return Summary(len(listed), sum(each["size"] for each in listed.values()))
+    return Summary(len(listed), sum(each["size"] for each in listed.values()), left_out)
 
 
 def _staging(place: Path) -> Path:
     return place.with_name(place.name + ".restoring")
 
 
-def _unpack(source: Path, staged: dict[str, Path]) -> dict[str, Any]:
+def _unpack(source: Path, staged: dict[str, Path]) -> _Listed:
     """Write every listed file to its staging place; returns the list. Raises `OwnFault` for a file that differs."""
     with tarfile.open(source, mode="r:") as tar:
         # Members in the order of the tar; a later member replaces an earlier one of the same name.
         members = {member.name: member for member in tar.getmembers() if member.isreg()}
-        listed = _read_list(tar, members, source)
+        listed, left_out = _read_list(tar, members, source)
         for each in staged.values():
             shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
         for name, told in listed.items():
@@ -246,10 +280,10 @@ def _unpack(source: Path, staged: dict[str, Path]) -> dict[str, Any]:
             _write_checked(opened, staged[top] / below if below else staged[top], told, f"{source}: {name}")
     if DATABASE not in listed:
         raise OwnFault(f"{source}: there is no database in it; nothing was restored")
-    return listed
+    return listed, left_out
 
 
-def _read_list(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], source: Path) -> dict[str, Any]:
+def _read_list(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], source: Path) -> _Listed:
     opened = tar.extractfile(members[LIST]) if LIST in members else None
     if opened is None or members[LIST].size > _LARGEST_LIST:
         raise OwnFault(
@@ -258,12 +292,13 @@ def _read_list(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], source
     try:
         document = json.loads(opened.read(_LARGEST_LIST))
         files, found = document["files"], document["format"]
+        left_out = tuple(map(str, document["left_out"]))
         sound = all(isinstance(each["size"], int) and isinstance(each["sha256"], str) for each in files.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OwnFault(f"{source}: the list of its files cannot be read: {error!r}. Nothing was done.") from error
     if found != _FORMAT or not sound:
         raise OwnFault(f"{source}: it has format {found}, and this version reads format {_FORMAT}. Nothing was done.")
-    return dict(files)
+    return dict(files), left_out
 
 
 def _write_checked(opened: IO[bytes], into: Path, told: dict[str, Any], where: str) -> None:

@@ -52,18 +52,17 @@ def recovered(
     frontier: Callable[[int], Frontier],
     prove: ProveConsistency,
 ) -> Recovery | None:
-    """Make a damaged manifest again, and store it; `None` when another program has done so.
+    """Make a damaged or missing manifest again, and store it; `None` when another program has done so.
 
     `frontier` is the log's own at a size, authenticated by `head`. Indexes are written again where they are not those
     of their rows. Raises `ArchiveFault`, and what asking the log raises.
     """
     with locked(files, identity.log):
         try:
-            read_manifest(files, identity.log)
+            if read_manifest(files, identity.log) is not None:
+                return None
         except DamagedManifest:
             pass
-        else:
-            return None
         empty = ArchiveManifest(identity, generation=head.size + 1)  # hardly any archive has changed as often
         known = lru_cache(maxsize=4)(frontier)
         spans = [each for each in _spans(files, identity.log) if each[1] <= head.size]
@@ -76,7 +75,7 @@ def recovered(
             run.check()
             runs.append(run)
         manifest = ArchiveManifest(identity, tuple(runs), empty.generation)
-        # A crash before this leaves the damaged manifest; after it, the archive is what the files prove.
+        # A crash before this leaves the manifest as it was; after it, the archive is what the files prove.
         files.write(manifest_name(identity.log), to_json(manifest))
     span = (spans[0][0], max(last for _, last in spans)) if spans else (0, 0)
     return Recovery(manifest, len(kept), span)

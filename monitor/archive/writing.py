@@ -117,7 +117,7 @@ def lost_manifests(files: ArchiveFiles) -> dict[str, str]:
     there = Counter(log for log, folder, file in parts if folder and "/" not in file)
     return {
         log: f"{manifest_name(log)} is missing, and {counted(count, 'file')} of entries are there that nothing names. "
-        f"`signwatch archive build --log {log}` reads their entries again"
+        f"`signwatch archive verify --mend --log {log}` makes it again from the files that prove themselves"
         for log, count in sorted(there.items())
         if log not in named
     }

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from monitor.cluster.workers import ClusterOptions, ClusterWorkers
 
 _NAMED: Final = 10  # files that no manifest names, by name
+_MISSING: Final = DamagedManifest("the manifest is missing")
 
 
 def files_of(config: Config) -> ArchiveFiles:
@@ -138,8 +139,8 @@ def verify(
     """Compute every root from the archived leaf hashes again, every index and search map; derive a sample of rows.
 
     The command names each damaged file. With --mend it writes the file again: an index from its rows, rows from the
-    log, which must show the entries that were proven; a manifest from the files that the log's signed head proves, and
-    from the log where one does not. Exits 3 when a file stays damaged.
+    log, which must show the entries that were proven; a damaged or missing manifest from the files that the log's
+    signed head proves, and from the log where one does not. Exits 3 when a file stays damaged.
 
     Examples:
       signwatch archive verify
@@ -156,7 +157,7 @@ def verify(
         raise typer.BadParameter(f"nothing is archived of {log or 'any log'}")
     for why in (*lost.values(), *map(str, unread.values())):
         note(inert_line(why, 2_000), "bold red")
-    left = len(lost)
+    left = 0
     with _opened(settings, files, jobs, patience) as parts:
         for name, manifest in sorted(manifests.items()):
             if offline:
@@ -166,16 +167,20 @@ def verify(
                 left += _verify(
                     manifest, only_tree(trees, name), parts, count=None if every else sample, mending=mend_it
                 )
-        for name, fault in sorted(unread.items()):
-            if not mend_it or offline or not isinstance(fault, DamagedManifest):
+        for name in sorted({*unread, *lost}):
+            if not mend_it or offline or not isinstance(unread.get(name, _MISSING), DamagedManifest):
                 left += 1
                 if mend_it and offline:
                     note(f"{name}: its files prove themselves against the log: leave --offline out", "yellow")
                 continue
-            with parts.trees(name) as trees:
-                source = only_tree(trees, name)
-                manifest = _recover(source, parts)
-                left += _verify(manifest, source, parts, count=None if every else sample, mending=True)
+            try:
+                with parts.trees(name) as trees:
+                    source = only_tree(trees, name)
+                    manifest = _recover(source, parts)
+                    left += _verify(manifest, source, parts, count=None if every else sample, mending=True)
+            except UnknownLogName as error:
+                left += 1
+                note(inert_line(f"{name}: {error}", 2_000), "red")
     raise leave(Exit.UNFINISHED if left else Exit.FINE)
 
 
@@ -259,7 +264,7 @@ def _verify(
 
 
 def _recover(source: LogSource, parts: "_Parts") -> ArchiveManifest:
-    """Make a damaged manifest again, and read the entries again of which no file proves itself.
+    """Make a damaged or missing manifest again, and read the entries again of which no file proves itself.
 
     Raises `ArchiveFault`, and what asking the log raises.
     """
@@ -382,8 +387,11 @@ def _build(
     end = source.latest().size if last is None else last
     try:
         manifest = read_manifest(parts.files, log)
+        why = lost_manifests(parts.files).get(log) if manifest is None else None
     except DamagedManifest as fault:
-        note(inert_line(str(fault), 2_000), "bold red")
+        why = str(fault)
+    if why is not None:
+        note(inert_line(why, 2_000), "bold red")
         manifest = _recover(source, parts)
     gaps = missing_from(manifest, min(first, end), end)
     with ExitStack() as stack:

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from alerts.alert import counted
+from alerts.inert import inert_line
 from monitor.archive.backup import InstallationPaths, write_backup
 from monitor.archive.backup import restore as put_back
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note, say
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say
 from monitor.config import Config, load_config
 from monitor.model.errors import BadConfig
 from monitor.program import VERSION, utc_now
@@ -24,6 +25,8 @@ def backup(
     The file holds all findings, so only its owner may read it. It does not hold the keys and secrets that the
     configuration names.
 
+    A damaged archive does not prevent a backup: the command names the parts that it leaves out, and exits 3.
+
     Examples:
       signwatch backup /backup/signwatch-2026-01-31.tar
     """
@@ -33,6 +36,11 @@ def backup(
     open_database(settings.database).close()
     found = write_backup(places, into, utc_now(), VERSION)
     say(f"{into}: {counted(found.files, 'file')}, {counted(found.size, 'byte')}")
+    for each in found.left_out:
+        note(inert_line(each, 2_000), "bold red")
+    if found.left_out:
+        note("The backup holds all else. `signwatch archive verify --mend` mends the archive here", "yellow")
+    raise leave(Exit.UNFINISHED if found.left_out else Exit.FINE)
 
 
 def restore(
@@ -54,6 +62,8 @@ def restore(
         raise BadConfig(f"{source}: there is no file here")
     found = put_back(source, _places(settings))
     say(f"restored {counted(found.files, 'file')}, {counted(found.size, 'byte')}, to {settings.database}")
+    for each in found.left_out:
+        note(inert_line(f"not in the backup as it should be: {each}", 2_000), "yellow")
     note("Run `signwatch fsck`, then start the daemon; after an upgrade `signwatch migrate` first.")
 
 

@@ -136,8 +136,38 @@ def test_a_backup_cannot_write_outside_its_places(followed: Place) -> None:
     assert not (other.parent / "signwatch.db").exists()
 
 
-def test_a_missing_file_of_the_archive_is_no_backup(followed: Place) -> None:
-    next((followed.folder / "archive").rglob("*.parquet")).unlink()
-    backup = followed.folder / "backup.tar"
-    assert "archive verify" in signwatch("backup", backup, "--config", followed.served.config, expect=3)
-    assert not backup.exists()
+def harmed(followed: Place, damage: str) -> str:
+    """Damage a part of the archive; returns words of the sentence that names it."""
+    folder = followed.folder / "archive" / "rekor-v2"
+    match damage:
+        case "manifest damaged":
+            (folder / "archive.json").write_bytes(b"")
+            return "rekor-v2: its files are in the backup as they are, unchecked: rekor-v2/archive.json"
+        case "manifest missing":
+            (folder / "archive.json").unlink()
+            return "rekor-v2: its files are in the backup, unchecked: rekor-v2/archive.json is missing"
+        case "rows missing":
+            gone = next((folder / "rows").iterdir())
+            gone.unlink()
+        case _:
+            gone = next((folder / "index").iterdir())
+            gone.write_bytes(b"garbled")
+    return f"rekor-v2/{gone.parent.name}/{gone.name}: this file of the archive is missing, or not as its manifest says"
+
+
+@pytest.mark.parametrize("damage", ["manifest damaged", "manifest missing", "rows missing", "index garbled"])
+def test_a_damaged_archive_leaves_out_its_damaged_part_alone_and_mends_after_the_restore(
+    followed: Place, damage: str
+) -> None:
+    config, backup = followed.served.config, followed.folder / "backup.tar"
+    words = harmed(followed, damage)
+    said = " ".join(signwatch("backup", backup, "--config", config, expect=3).split())
+    assert words in said
+    assert "The backup holds all else" in said
+    other = moved(followed, "other")
+    assert words in " ".join(signwatch("restore", backup, "--config", other).split())
+    assert size_of(other) == 120
+    assert "sound" in signwatch("fsck", "--config", other)
+    signwatch("archive", "verify", "--mend", "--config", other)
+    signwatch("archive", "verify", "--all", "--config", other)
+    signwatch("run", "--once", "--config", other)

@@ -15,6 +15,7 @@ from tests.archive.conftest import Place, readable_bodies
 from tests.archive.test_verify_and_compact import dropped_row, other_hash
 
 EVERYTHING = Query("*", match=MatchMode.GLOB, limit=10_000)
+MISSING = "`signwatch archive verify --mend --log rekor-v2`"
 DAMAGES = ("truncated", "empty", "garbled", "no manifest", "a hash changed")
 
 
@@ -92,6 +93,41 @@ def test_building_makes_the_manifest_again_as_well_and_reads_no_entry_twice(two:
     assert "rekor-v2: 0 entries archived" in said
     two.run("archive", "verify", "--all")
     assert two.archive.search(EVERYTHING) == before
+
+
+def test_a_missing_manifest_is_made_again_by_the_same_command(two: Place) -> None:
+    before = two.archive.search(EVERYTHING)
+    manifest_path(two).unlink()
+    assert MISSING in two.run("search", "*@example.com", expect=3)[1]
+    assert MISSING in two.run("archive", "verify", "--jobs", "1", expect=3)[1]
+    two.run("archive", "verify", "--offline", "--mend", "--log", "rekor-v2", expect=3)
+    assert not manifest_path(two).exists()
+    said = two.run("archive", "verify", "--mend", "--jobs", "1")[1]
+    assert "4 files of entries are proven by the log's signed head, and 0 entries were read again" in said
+    assert "other: the hashes of 200 entries lead to the heads that the log signed" in said
+    two.run("archive", "verify", "--all")
+    assert two.archive.search(EVERYTHING) == before
+
+
+def test_building_makes_a_missing_manifest_again_as_well_and_reads_what_is_missing_alone(two: Place) -> None:
+    before = two.archive.search(EVERYTHING)
+    next((two.folder / "archive" / "rekor-v2" / "rows").iterdir()).unlink()
+    manifest_path(two).unlink()
+    said = two.build()
+    assert "3 files of entries are proven by the log's signed head" in said
+    two.run("archive", "verify", "--all")
+    assert two.archive.search(EVERYTHING) == before
+
+
+def test_files_of_a_log_that_is_not_followed_are_named_and_left_alone(two: Place) -> None:
+    stray = two.folder / "archive" / "stray"
+    shutil.copytree(manifest_path(two).parent / "rows", stray / "rows")
+    manifest_path(two).write_bytes(b"")
+    said = two.run("archive", "verify", "--mend", "--jobs", "1", expect=3)[1]
+    assert "stray/archive.json is missing" in said
+    assert "rekor-v2: its manifest was made again" in said
+    assert len(list((stray / "rows").iterdir())) == 4
+    assert not (stray / "archive.json").exists()
 
 
 @pytest.mark.parametrize("harmed", ["truncated", "hash", "dropped", "foreign", "missing", "index"])

@@ -170,7 +170,7 @@ def test_a_lost_manifest_is_told_and_built_again_by_one_command(place: Place) ->
     for command in (("search", "*@example.com"), ("archive", "verify", "--offline")):
         said = place.run(*command, expect=3)[1]
         assert "rekor-v2/archive.json is missing, and 4 files of entries are there" in said
-        assert "`signwatch archive build --log rekor-v2`" in said
+        assert "`signwatch archive verify --mend --log rekor-v2`" in said
     place.build()
     place.run("archive", "verify", "--all")
     assert place.archive.search(EVERYTHING) == before
