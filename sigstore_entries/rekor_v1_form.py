@@ -20,7 +20,9 @@ _LINE: Final = 64  # RFC 7468, section 2
 def rekor_v1_form(body: bytes) -> bytes | None:
     """Body of the hashedrekord 0.0.1 with the content of this hashedrekord 0.0.2.
 
-    `None` for all other entries: dsse 0.0.1, for example, holds the envelope's digest, which dsse 0.0.2 lacks.
+    `None` for all other entries. A dsse 0.0.2 holds the payload's digest, signatures and verifiers. Of the kinds that
+    clients of Rekor v1 read, dsse 0.0.1 also requires `envelopeHash`, and intoto 0.0.2 `payloadType`: both would have
+    to be made up. A hashedrekord would claim that the payload was signed, where its PAE was (SPEC DSSE protocol.md).
     """
     told = decode_rekor(body, EntryRef("log", 0))
     if not isinstance(told, Signing) or (told.kind, told.version) != ("hashedrekord", "0.0.2"):

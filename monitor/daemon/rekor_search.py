@@ -10,7 +10,7 @@ is in no log: it stands alone in a tree of one leaf, whose checkpoint this insta
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -28,8 +28,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from fastapi import APIRouter, Body, HTTPException, Response
+from fastapi import APIRouter, Body, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
+from typing_extensions import override
 
 from alerts.inert import inert_json
 from monitor.archive.answer import ArchiveRow, SearchAnswer
@@ -59,6 +62,7 @@ _AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
 _LARGEST_KEY: Final = 64 * 1024
 _LEAF_HEX: Final = 64
 _TREE_HEX: Final = 16
+_LONGEST_WORD: Final = 200
 V1_FORM: Final = "/rekor-v1"
 """Prefix of the paths of Rekor's API that give entries in the form of Rekor v1."""
 Sources = Callable[[], Sequence[LogSource]]
@@ -126,9 +130,29 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
     return router
 
 
+class _RekorRoute(APIRoute):
+    """Answers errors as Rekor does, with code and message: rekor-cli prints these. SPEC rekor openapi.yaml: Error."""
+
+    @override
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                where = ", ".join(".".join(map(str, each["loc"][1:])) or "body" for each in error.errors()[:5])
+                return JSONResponse({"code": 400, "message": f"these fields are missing or wrong: {where}"}, 400)
+            except HTTPException as error:
+                body = inert_json({"code": error.status_code, "message": str(error.detail)})
+                return JSONResponse(body, error.status_code, headers=error.headers)
+
+        return handled
+
+
 def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:
     """Paths of Rekor's API."""
-    router = APIRouter()
+    router = APIRouter(route_class=_RekorRoute)
 
     @router.post("/api/v1/index/retrieve")
     def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:
@@ -280,7 +304,7 @@ class RekorApi:
         name, index, size, path, root = "signwatch-search", row.index, run.last, proven.path, run.end().root()
         form = rekor_v1_form(body) if in_v1_form and manifest.identity.api is LogApi.REKOR_V2 else body
         if form is None:
-            raise HTTPException(501, f"an entry of kind {row.kind} has no form of Rekor v1: ask without {V1_FORM}")
+            raise HTTPException(501, _no_form(row, _uuid(manifest, row)))
         if form != body:
             # Its bytes are in no log: the proof is of this form alone.
             name, index, size, path, root = "signwatch-search-v1-form", 0, 1, (), RootHash(leaf_hash(form))
@@ -364,6 +388,22 @@ def _fingerprint(key: Any) -> str:
     if not signer.fingerprints:
         raise HTTPException(400, "the key cannot be searched for: it has no fingerprint")
     return signer.fingerprints[0]
+
+
+def _no_form(row: ArchiveRow, uuid: str) -> str:
+    """Reason why an entry of Rekor v2 has no form of Rekor v1, and other ways to it."""
+    kind, log = row.kind[:_LONGEST_WORD], row.log[:_LONGEST_WORD]
+    reason = (
+        "dsse 0.0.1 states the SHA-256 of the whole envelope, intoto 0.0.2 the type of its payload, and the entry of "
+        "Rekor v2 holds neither"
+        if row.kind == "dsse"
+        else "Rekor v1 has no kind with the content of this entry"
+    )
+    return (
+        f"entry {row.index} of {log}, of kind {kind}, has no form of Rekor v1: {reason}. GET "
+        f"/api/v1/log/entries/{uuid} answers with the logged entry and its proof; `signwatch search --entry "
+        f"{log}:{row.index} --prove FILE` writes both with the log's own signature"
+    )
 
 
 def _uuid(manifest: ArchiveManifest, row: ArchiveRow) -> str:

@@ -231,4 +231,36 @@ def test_the_form_of_rekor_v1_claims_no_place_in_the_log(place: Place) -> None:
     assert proof["checkpoint"].startswith("signwatch-search-v1-form/")
     assert original["verification"]["inclusionProof"]["checkpoint"].startswith("signwatch-search/")
     assert dsse.status_code == 501
-    assert "has no form of Rekor v1" in dsse.text
+    assert dsse.json()["code"] == 501
+    message = dsse.json()["message"]
+    assert "of kind dsse, has no form of Rekor v1: dsse 0.0.1 states the SHA-256 of the whole envelope" in message
+    assert "`signwatch search --entry rekor-v2:1 --prove FILE`" in message
+    assert "GET /api/v1/log/entries/" in message
+
+
+def test_every_error_has_the_form_of_rekor(place: Place) -> None:
+    place.build()
+    with searched(place) as url:
+        for root in (url, url + V1_FORM):
+            for path, code in (
+                ("log/entries/zz", 400),
+                ("log/entries?logIndex=x", 400),
+                (f"log/entries/{'0' * 64}", 404),
+            ):
+                answer = httpx.get(f"{root}/api/v1/{path}", trust_env=False)
+                assert (answer.status_code, answer.json()["code"]) == (code, code)
+                assert answer.json().keys() == {"code", "message"}
+            assert httpx.post(f"{root}/api/v1/index/retrieve", json=[], trust_env=False).json()["code"] == 400
+
+
+@needs_rekor_cli
+def test_rekor_cli_prints_why_a_dsse_of_version_2_has_no_form_and_where_it_is(place: Place, tmp_path: Path) -> None:
+    place.build()
+    leaf = next(iter(hashes(place, 1)))
+    with searched(place) as url:
+        said = rekor_cli(url + V1_FORM, tmp_path, "get", "--uuid", leaf, expect=1)
+        assert "has no form of Rekor v1: dsse 0.0.1 states the SHA-256 of the whole envelope" in said
+        path = said.rpartition("GET ")[2].partition(" ")[0]
+        entry = httpx.get(url + path, trust_env=False).json()
+    (told,) = entry.values()
+    assert leaf_hash(base64.b64decode(told["body"])).hex() == leaf
