@@ -115,6 +115,7 @@ class SiteLimits:
     destinations_per_account: Annotated[int, written(read_positive, COUNT)] = 10
     api_requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
     entries_per_minute: Annotated[int, written(read_positive, COUNT)] = 40
+    searches_per_minute: Annotated[int, written(read_positive, COUNT)] = 30
     messages_per_host_per_second: Annotated[int, written(read_positive, COUNT)] = 20
     messages_per_address_per_minute: Annotated[int, written(read_positive, COUNT)] = 10
     senders: Annotated[int, written(read_positive, COUNT)] = 32

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from rules.selection import MAX_SEGMENTS, REPOSITORY_SEGMENTS, normal_digest, normal_fingerprint
 
 MAX_TEXT: Final = 400
-_HOSTS: Final = ("github.com", "gitlab.com", "codeberg.org", "bitbucket.org")
+HOSTS: Final = ("github.com", "gitlab.com", "codeberg.org", "bitbucket.org")
 _MAILS: Final = (
     "gmail.com",
     "googlemail.com",
@@ -72,7 +72,7 @@ class Subject:
         if self.kind in (SubjectKind.REPOSITORY, SubjectKind.OWNER):
             parts = urlsplit(self.text)
             path = parts.path.strip("/")
-            return path if parts.hostname in _HOSTS else f"{parts.hostname}/{path}"
+            return path if parts.hostname in HOSTS else f"{parts.hostname}/{path}"
         return self.text
 
     @property
@@ -151,10 +151,10 @@ def _repository(given: str) -> Subject:
     address, was_repaired = _address(given)
     host, _, path = address.partition("/")
     host = host.lower().removeprefix("www.").rstrip(".")
-    near = _near(host, _HOSTS)
+    near = _near(host, HOSTS)
     path = path.split("?")[0].split("#")[0].split("/-/")[0].split("//.")[0]
     segments = [part for part in path.split("/") if part]
-    if host in _HOSTS and segments:
+    if host in HOSTS and segments:
         segments = segments[: 2 if host == "github.com" else MAX_SEGMENTS]
     if segments:
         segments[-1] = segments[-1].split("@")[0].removesuffix(".git")

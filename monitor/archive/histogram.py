@@ -17,7 +17,7 @@ def as_text(per_day: Mapping[date, int], width: int = 80) -> Iterator[str]:
 
     No line has more than `width` characters, unless that leaves no room for a bar of one.
     """
-    drawn = _bars(per_day)
+    drawn = bars_of(per_day)
     most = max((count for _, count in drawn.bars), default=0)
     room = max(1, width - len("2026-01-31  ") - len(f" {most}"))
     for begin, count in drawn.bars:
@@ -30,7 +30,7 @@ def as_text(per_day: Mapping[date, int], width: int = 80) -> Iterator[str]:
 
 def as_svg(per_day: Mapping[date, int], title: str) -> str:
     """An SVG document without script, style sheet or reference; `title` is escaped, and screen readers read it."""
-    drawn = _bars(per_day)
+    drawn = bars_of(per_day)
     bars, most = drawn.bars, max((count for _, count in drawn.bars), default=0)
     room = _HEIGHT - _BOTTOM - _TOP
     step = _WIDTH / max(1, len(bars))
@@ -56,10 +56,14 @@ def as_svg(per_day: Mapping[date, int], title: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bars:
-    """Beginning and count of each bar, in order, empty bars included; and the entries before and after all bars."""
+class HistogramBars:
+    """Beginning and count of each bar, in order, empty bars included; and the entries before and after all bars.
+
+    A bar is a `unit`: a day, week, month or year.
+    """
 
     bars: tuple[tuple[date, int], ...] = ()
+    unit: str = "day"
     earlier: int = 0
     later: int = 0
 
@@ -71,27 +75,28 @@ class _Bars:
             yield f"after {self.bars[-1][0].year}: {self.later}"
 
 
-def _bars(per_day: Mapping[date, int]) -> _Bars:
+def bars_of(per_day: Mapping[date, int]) -> HistogramBars:
     """At most `_BARS` bars of the shortest unit that fits; of a longer span the years that hold most entries.
 
     Logs and certificates claim the times: one that is centuries off must not squeeze all others into one bar.
     """
     if not per_day:
-        return _Bars()
+        return HistogramBars()
     first, last = min(per_day), max(per_day)
-    for begin_of, next_of in _UNITS:
+    for unit, begin_of, next_of in _UNITS:
         found = dict.fromkeys(_begins(begin_of(first), last, next_of), 0)
         if len(found) <= _BARS:
             for day, count in per_day.items():
                 found[begin_of(day)] += count
-            return _Bars(tuple(found.items()))
+            return HistogramBars(tuple(found.items()), unit)
     years = Counter[int]()
     for day, count in per_day.items():
         years[day.year] += count
     start = max(years, key=lambda year: (sum(years[each] for each in range(year, year + _BARS)), year))
     shown = [year for year in range(start, start + _BARS) if year <= max(years)]
-    return _Bars(
+    return HistogramBars(
         tuple((date(year, 1, 1), years[year]) for year in shown),
+        "year",
         sum(count for year, count in years.items() if year < shown[0]),
         sum(count for year, count in years.items() if year > shown[-1]),
     )
@@ -128,9 +133,9 @@ def _next_year(at: date) -> date | None:
     return None if at.year == date.max.year else date(at.year + 1, 1, 1)
 
 
-_UNITS: Final[tuple[tuple[Callable[[date], date], Callable[[date], date | None]], ...]] = (
-    (lambda at: at, _next_day),
-    (_week, _next_week),
-    (lambda at: at.replace(day=1), _next_month),
-    (lambda at: at.replace(month=1, day=1), _next_year),
+_UNITS: Final[tuple[tuple[str, Callable[[date], date], Callable[[date], date | None]], ...]] = (
+    ("day", lambda at: at, _next_day),
+    ("week", _week, _next_week),
+    ("month", lambda at: at.replace(day=1), _next_month),
+    ("year", lambda at: at.replace(month=1, day=1), _next_year),
 )

@@ -38,7 +38,8 @@ class Query:
     `since <= time < until`; entries without a time match. `logs` are log ids, or names of logs of several trees; empty
     for all logs. `rekor_only` leaves out CT logs. `trusted` is true for entries that a signer with a trusted
     certificate made (if the value is about a signer, that very signer), false for all other entries, `None` for both.
-    `most` bounds the number of keys read; the coverage names the ranges left out.
+    `most` bounds the number of keys read, and `seconds` the time if it is given; the coverage names the ranges left
+    out.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Query:
     limit: int = 50
     trusted: bool | None = None
     most: int | None = None
+    seconds: float | None = None
     rekor_only: bool = False
 
     def wants(self, log: str) -> bool:
@@ -101,7 +103,10 @@ def read_moment(text: str, now: datetime) -> datetime:
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise BadQuery(f"{text[:40]!r} is no moment: write 2026-01-31, 2026-01-31T12:00+00:00, or 30d") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise BadQuery(f"{text[:40]!r} is before the year 1 or after the year 9999 in UTC") from None
 
 
 def _open_ended(kind: KeyKind, text: str, match: MatchMode) -> KeySpan:

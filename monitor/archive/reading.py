@@ -1,6 +1,7 @@
 """One opened file of the archive: rows by number and index lines by key, with as few reads as possible."""
 
 import threading
+import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -51,15 +52,16 @@ class TooMuch(Exception):
 
 
 class SearchAllowance:
-    """Allowance of a search: keys looked at, and entries at a hundredth of a key each."""
+    """Allowance of a search: keys looked at, entries at a hundredth of a key each, and seconds if they are bounded."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, seconds: float | None = None) -> None:
         self._left = most
+        self._until = None if seconds is None else time.monotonic() + seconds
 
     def spend(self, count: int) -> None:
-        """Count `count` keys. Raises `TooMuch` once their sum exceeds the allowance."""
+        """Count `count` keys. Raises `TooMuch` once their sum, or the time since the begin, exceeds the allowance."""
         self._left -= count
-        if self._left < 0:
+        if self._left < 0 or (self._until is not None and time.monotonic() > self._until):
             raise TooMuch
 
 

@@ -100,7 +100,7 @@ class Archive:
         self, query: Query, keys: Sequence[Sequence[KeySpan]], manifests: Manifests, *, per_day: bool
     ) -> "tuple[_FoundEntries, SearchAnswer]":
         limit = min(query.limit, MOST_ROWS)
-        found = _FoundEntries(work=None if query.most is None else SearchAllowance(query.most))
+        found = _FoundEntries(work=None if query.most is None else SearchAllowance(query.most, query.seconds))
         rows: list[ArchiveRow] = []
         for manifest in self._wanted(query, manifests):
             mine: list[ArchiveRow] = []

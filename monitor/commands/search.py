@@ -1,15 +1,14 @@
 """`signwatch search`: every archived entry with a value, and the exact coverage of the answer."""
 
-import csv
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ import typer
 from alerts.alert import counted
 from alerts.inert import inert_json, inert_line
 from monitor.archive.answer import ArchiveRow, SearchAnswer, SearchCoverage, row_of
+from monitor.archive.csv_rows import CSV_HEAD, csv_line
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
 from monitor.archive.query import BadQuery, MatchMode, Query, guessed_match, read_moment
@@ -293,7 +293,7 @@ def _sink(parquet: Path | None, verdicts: Verdicts, *, as_csv: bool) -> Iterator
         except OSError as error:
             raise OwnFault(f"{parquet}: cannot be written: {error.strerror or error}") from error
     elif as_csv:
-        yield _CsvLines(sys.stdout).put
+        yield _csv_lines()
     else:
         yield lambda rows: _json_lines(rows, verdicts)
 
@@ -302,6 +302,16 @@ def _json_lines(rows: pa.Table, verdicts: Verdicts) -> None:
     found = [row_of(each) for each in rows.to_pylist()]
     for row, each in zip(found, verdicts(found), strict=True):
         sys.stdout.write(json.dumps(inert_json(row.document() | {"verdicts": each})) + "\n")
+
+
+def _csv_lines() -> Callable[[pa.Table], None]:
+    sys.stdout.write(CSV_HEAD)
+
+    def put(rows: pa.Table) -> None:
+        for each in rows.to_pylist():
+            sys.stdout.write(csv_line(row_of(each)))
+
+    return put
 
 
 class _RowGroups:
@@ -322,32 +332,6 @@ class _RowGroups:
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting))
             self._waiting = []
-
-
-class _CsvLines:
-    """Rows as CSV; lists are joined by spaces, and no cell begins like a spreadsheet formula."""
-
-    def __init__(self, out: IO[str]) -> None:
-        self._writer = csv.writer(out, lineterminator="\n")
-        self._has_head = False
-
-    def put(self, rows: pa.Table) -> None:
-        """Write some rows."""
-        for each in rows.to_pylist():
-            document = row_of(each).document()
-            if not self._has_head:
-                self._writer.writerow(document)
-                self._has_head = True
-            self._writer.writerow([_cell(value) for value in document.values()])
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        text = " ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
-    else:
-        text = "" if value is None else str(value)
-    text = inert_line(text, 10_000)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
 
 
 def _summarise(coverage: SearchCoverage, count: int, total: int, *, as_json: bool) -> None:

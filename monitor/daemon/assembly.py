@@ -46,8 +46,8 @@ from rules.rule import Rule
 from settings.document import Misplaced
 
 if TYPE_CHECKING:
+    from monitor.site.archived import ArchivedHistory
     from monitor.site.delivery import Courier
-    from monitor.site.lookup import NameHistory
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
@@ -248,7 +248,7 @@ def _courier(config: Config, database: Database, timing: Timing, parts: ExitStac
     return courier
 
 
-def archived_past(config: Config, database: Database) -> "NameHistory | None":
+def archived_past(config: Config, database: Database) -> "ArchivedHistory | None":
     """Source of a name's past for the site; `None` without an archive. Raises `ArchiveFault`."""
     if config.archive is None:
         return None

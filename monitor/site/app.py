@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from monitor.model.errors import OwnFault
-from monitor.site import accounts, api, leaving, oidc, pages, subscribing
+from monitor.site import accounts, api, leaving, oidc, pages, searching, subscribing
 from monitor.site.drafting import verdict_style
 from monitor.site.parts import Site
 from monitor.site.rendering import TEMPLATES
@@ -49,7 +49,13 @@ def create_site(site: Site) -> FastAPI:
     _add_fixed_answers(app)
     _add_middleware(app, site)
     _add_errors(app, site)
-    for router in (pages.router(site), subscribing.router(site), leaving.router(site), accounts.router(site)):
+    for router in (
+        pages.router(site),
+        searching.router(site),
+        subscribing.router(site),
+        leaving.router(site),
+        accounts.router(site),
+    ):
         app.include_router(router, include_in_schema=False)
     if site.config.oidc is not None:
         app.include_router(oidc.router(site, site.config.oidc), include_in_schema=False)

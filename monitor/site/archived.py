@@ -7,11 +7,11 @@ certificate separately, so any number of them hides no signing.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchCoverage
@@ -21,6 +21,7 @@ from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.store.signings import FindingsHistory, LogRead, PastSigning, SigningCursor, Signings
 from rules.rule import Outcome, Verdict
+from rules.selection import names_of
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import (
     ChainTrust,
@@ -33,6 +34,9 @@ from sigstore_entries.signing import (
     SignerForm,
     Signing,
 )
+
+if TYPE_CHECKING:
+    from monitor.site.archive_search import ArchiveFormSearch
 
 MAX_SHOWN: Final = 100
 """Signings whose rows are read for one page; all are counted."""
@@ -100,12 +104,19 @@ class ArchivedHistory:
         return sorted(behind, key=lambda each: (each.at, each.place.index, each.place.log), reverse=True)[:limit]
 
     def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
-        """One signing in a name: a finding, or one of the newest five thousand archived. Raises `OwnFault`."""
+        """One signing in a name: a finding, or an archived entry of any age. Raises `OwnFault`."""
         found = self._found.entry(subject, log, index)
         if found is not None:
             return found
-        archived = self.signings(subject, _DEEPEST).shown
-        return next((each for each in archived if _place(each.signing) == (log, index)), None)
+        row = self._archive.entry(log, index)
+        archived = None if row is None else past_of_row(row)
+        return archived if archived is not None and _is_of(subject, archived.signing) else None
+
+    def search(self, clock: Callable[[], datetime]) -> "ArchiveFormSearch":
+        """The search of the archive by a part of a name, a login service and time."""
+        from monitor.site.archive_search import ArchiveFormSearch  # noqa: PLC0415  imports this module
+
+        return ArchiveFormSearch(self._archive, clock)
 
     def logs(self) -> list[LogRead]:
         """Archived entries of each log, or read entries where no entry is archived. Raises `OwnFault`."""
@@ -120,7 +131,7 @@ class ArchivedHistory:
         return self._archive.coverage(Query("*", match=MatchMode.GLOB), {})
 
     def _searched(self, subject: Subject, limit: int) -> Signings:
-        first, *also = _queries(subject)
+        first, *also = queries_of(subject)
         if subject.kind is SubjectKind.FINGERPRINT:
             # The subject is the key itself, so the issuer of its certificate does not count.
             answer = self._archive.search(replace(first, limit=limit), also=also)
@@ -157,12 +168,19 @@ def _is_vouched(signing: Signing) -> bool:
     return any(each.trust in (ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE) for each in signing.signers)
 
 
+def _is_of(subject: Subject, signing: Signing) -> bool:
+    """True if the entry is filed under the name, or under a name inside of it (`queries_of`)."""
+    names = {name.lower() for name in names_of(signing)}
+    inside = f"{subject.key}/" if subject.kind in (SubjectKind.REPOSITORY, SubjectKind.OWNER) else None
+    return subject.key in names or (inside is not None and any(name.startswith(inside) for name in names))
+
+
 def _place(signing: Signing) -> tuple[str, int]:
     return signing.where.log, signing.where.index
 
 
-def _queries(subject: Subject) -> list[Query]:
-    """Searches that together find the entries filed under the name (`rules.selection.names_of`)."""
+def queries_of(subject: Subject) -> list[Query]:
+    """Bounded searches that together find the entries filed under the name (`rules.selection.names_of`)."""
     text, inside = subject.text, f"{subject.text}/"
     match subject.kind:
         case SubjectKind.REPOSITORY:

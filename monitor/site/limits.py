@@ -86,6 +86,7 @@ class RateLimits:
         self._page = RateLimitItemPerMinute(limits.requests_per_minute)
         self._api = RateLimitItemPerMinute(limits.api_requests_per_minute)
         self._entry = RateLimitItemPerMinute(limits.entries_per_minute)
+        self._search = RateLimitItemPerMinute(limits.searches_per_minute)
         self._change = RateLimitItemPerMinute(max(1, limits.requests_per_minute // 4))
         self._address = RateLimitItemPerDay(limits.mails_per_address_per_day)
         self._client = RateLimitItemPerHour(limits.mails_per_client_per_hour)
@@ -105,6 +106,10 @@ class RateLimits:
     def entry(self, client: str) -> bool:
         """Count an entry fetched from a log for a client; false once the limit per minute is reached."""
         return self._quick.hit(self._entry, "entry", client)
+
+    def search(self, client: str) -> None:
+        """Count a search of the archive. Raises `Refused`."""
+        self._hit_quick(self._search, "search", client)
 
     def mail_from(self, client: str) -> None:
         """Count a mail that a client requests. Raises `RequestRefused`."""

@@ -1,6 +1,6 @@
 """Signings in a name, each compared with an expectation; used by pages, API and exports."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from monitor.model.state import Finding
 from monitor.site.rendering import Timeline, timeline
+from monitor.site.search_form import FormSearch
 from monitor.store.findings import BatchPastFacts, SeenFact, is_certificate_only, seen_in
 from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
 from rules.asking import Ask, ask_of, rule_of
@@ -91,6 +92,13 @@ class NameHistory(Protocol):
 
     def logs(self) -> list[LogRead]:
         """Entries read of each log. Raises `OwnFault`."""
+
+
+class SearchedNameHistory(NameHistory, Protocol):
+    """A past from an archive, which can also be searched by a part of a name and by time."""
+
+    def search(self, clock: Callable[[], datetime]) -> FormSearch:
+        """The search of the archive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from monitor.site.lookup import (
 )
 from monitor.site.parts import Site
 from monitor.site.rendering import plain
+from monitor.site.search_form import SearchForm
+from monitor.site.searching import NO_ARCHIVE, asked_of
 from monitor.site.sessions import RequestRefused
 from monitor.store.signings import PastSigning, SigningCursor
 from rules.learning import ProposedExpectation
@@ -38,17 +40,18 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
 
     @routes.get("/")
     def front(request: Request) -> HTMLResponse:
-        return site.page(request, "front", logs=site.past.logs(), source=site.past.source)
+        return _front(site, request, SearchForm())
 
     @routes.get("/look")
     def looked_up(request: Request, name: Name = "", everything: str = "", before: Before = "") -> Response:
+        asked = asked_of(request)
+        if site.search is not None and asked.is_narrowed:
+            return RedirectResponse(f"/search?{urlencode(asked.values())}", status_code=303)
         try:
             subject = read_subject(name)
         except NotASubject as wrong:
-            status = 200 if not name.strip() else 400
-            values = {"logs": site.past.logs(), "source": site.past.source, "given": name, "wrong": wrong}
-            return site.page(request, "front", status=status, **values)
-        if subject.text != name:
+            return _front(site, request, asked, wrong)
+        if subject.text != name or "issuer" in request.query_params:
             return RedirectResponse(f"/look?{_query(subject)}{'&everything=1' if everything else ''}", status_code=303)
         looked = look(site.past, subject, site.clock())
         rows, older = _behind(site, looked, before)
@@ -103,6 +106,23 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         return site.page(request, "privacy", text=text)
 
     return routes
+
+
+def _front(site: Site, request: Request, asked: SearchForm, wrong: NotASubject | None = None) -> HTMLResponse:
+    """The front page, with the reason why a name cannot be looked up."""
+    message = "" if wrong is None else str(wrong)
+    if message and asked.is_narrowed:
+        message = NO_ARCHIVE
+    return site.page(
+        request,
+        "front",
+        status=400 if wrong is not None and asked.name else 200,
+        logs=site.past.logs(),
+        source=site.past.source,
+        asked=asked,
+        wrong={"name": message} if message and asked.name else {},
+        repair="" if wrong is None else wrong.repair,
+    )
 
 
 def _add_page(routes: APIRouter, site: Site, path: str, template: str) -> None:

@@ -10,8 +10,9 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from monitor.site.limits import RateLimits
-from monitor.site.lookup import NameHistory
+from monitor.site.lookup import NameHistory, SearchedNameHistory
 from monitor.site.rendering import environment
+from monitor.site.search_form import FormSearch
 from monitor.site.sessions import RequestAuthenticator, SiteKeys, Visitor
 from monitor.site_config import SiteConfig
 from monitor.store.database import Database
@@ -35,7 +36,7 @@ Raises `FetchFailed`, `OwnFault`.
 class Site:
     """The parts of one site. `past` answers look-ups; `found` holds the findings of each subscription.
 
-    A site that asks no log has no `read_entries`.
+    A site that asks no log has no `read_entries`, and one without an archive no `search`.
     """
 
     config: SiteConfig
@@ -51,6 +52,7 @@ class Site:
     clock: Callable[[], datetime]
     prove: ProveEntry | None = None
     read_entries: ReadEntries | None = None
+    search: FormSearch | None = None
 
     def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Render a page for a visitor, and give a new browser its cookie."""
@@ -98,7 +100,7 @@ class Site:
 
 
 def build_site(
-    config: SiteConfig, database: Database, clock: Callable[[], datetime], past: NameHistory | None = None
+    config: SiteConfig, database: Database, clock: Callable[[], datetime], past: SearchedNameHistory | None = None
 ) -> Site:
     """Put a site together. Raises `OwnFault` when its key cannot be read."""
     keys = SiteKeys.read(config.key_file)
@@ -116,4 +118,5 @@ def build_site(
         door=RequestAuthenticator(config, keys, subscribers),
         templates=environment(),
         clock=clock,
+        search=None if past is None else past.search(clock),
     )
