@@ -27,11 +27,11 @@ from tests.support.waiting import wait_until
 class Site:
     server: LogServer
     logs: dict[LogApi, Followed]
-    hours: list[float]
+    seconds: list[float]
 
     def let_time_pass(self) -> None:
         """A server that asked for rest got it; an answer that is still trickling in is late."""
-        self.hours[0] += 3600.0
+        self.seconds[0] += 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for log in ("v1", "v2", "ct"):
             add(server, log, 300)
         root = trust_of(server)
-        logs, fetchers, hours = {}, [], [0.0]
+        logs, fetchers, passed = {}, [], [0.0]
+
+        def rest(seconds: float) -> None:
+            # The rest that a server asks for passes on the fetcher's clock: two minutes for all answers of one mode.
+            passed[0] += seconds
+
         for api, path in PATHS.items():
             trusted = root.log_at(server.url + path, api)
-            fetcher = HttpFetcher(trusted.url, clock=lambda: time.monotonic() + hours[0])
+            fetcher = HttpFetcher(trusted.url, clock=lambda: time.monotonic() + passed[0], pause=rest)
             fetchers.append(fetcher)
             description = LogDescription(api.value, trusted.url, trusted.spki, (api,), trusted.log_id)
             opened = open_sources(description, fetcher)
             wait_for(opened[-1], 301)
             logs[api] = Followed(opened[-1], baseline(opened[-1], MemoryState(), READ))
-        yield Site(server, logs, hours)
+        yield Site(server, logs, passed)
         for fetcher in fetchers:
             fetcher.close()
 
