@@ -141,11 +141,11 @@ def listing(*commands: Listed) -> type[TyperGroup]:
 
 def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        typer.echo(f"{context.info_name} {_installed_version()}")
+        typer.echo(f"{context.info_name} {installed_version()}")
         raise typer.Exit
 
 
-def _installed_version() -> str:
+def installed_version() -> str:
     """Version of the installation, from its metadata (PyPA, Core metadata specifications)."""
     # `importlib.metadata` imports an e-mail parser, an archive reader and 50 other modules for this line.
     for folder in sys.path:

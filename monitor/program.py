@@ -1,7 +1,8 @@
 """Name and version of this program, and its clock."""
 
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+
+from command_line.program import installed_version
 
 
 def utc_now() -> datetime:
@@ -11,8 +12,8 @@ def utc_now() -> datetime:
 
 def _version() -> str:
     try:
-        return version("signwatch")
-    except PackageNotFoundError:
+        return installed_version()
+    except ImportError:  # `importlib.metadata.PackageNotFoundError` is one
         return "unknown"
 
 

@@ -40,7 +40,7 @@ QUIET: Final = {
 }
 """Dask's settings for processes of this machine."""
 _NO_PORT: Final = "127.0.0.1:0"  # a free port of loopback: by default Dask serves HTTP on all addresses
-_CONNECT: Final = 20  # seconds
+CONNECT: Final = 20  # seconds
 _ANSWER: Final = 60.0  # seconds for a worker to return its build id
 _MOST_STRIKES: Final = 3
 _WAITING: Final = 0.2  # seconds' worth of requests in the queue; removed when the log wants rest
@@ -180,7 +180,7 @@ def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> It
             yield ClusterWorkers(client, tell)
         return
     try:
-        client = Client(options.scheduler, security=_security(options), timeout=_CONNECT, set_as_default=False)
+        client = Client(options.scheduler, security=_security(options), timeout=CONNECT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         raise OwnFault(
             f"no Dask scheduler answers at {options.scheduler}: {str(error)[:300]}. Nothing was read. Start one with "

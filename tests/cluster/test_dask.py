@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from monitor.archive.writing import read_manifest
-from monitor.cluster import pipeline
+from monitor.cluster import pipeline, workers
 from monitor.cluster.workers import SharedRun
 from monitor.commands import dask as dask_options
 from tests.archive.conftest import Place
@@ -370,6 +370,7 @@ def test_a_scan_on_workers_finds_the_same_and_a_worker_that_leaves_matches_out_i
 def test_without_a_scheduler_or_without_dask_one_sentence_says_what_to_do(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(workers, "CONNECT", 1)
     _, said = built(place, "dask", "--dask", "tcp://127.0.0.1:1", expect=3)
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in said
     _, said = built(place, "dask", "--dask", "tls://127.0.0.1:1", "--dask-tls-ca", "nowhere.pem", expect=2)
