@@ -32,12 +32,13 @@ from monitor.archive.map_building import block_lines, write_map
 from monitor.archive.map_files import KeptMap
 from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import RANGE, ArchivedRange, ArchivedRun, ArchiveManifest, to_json
-from monitor.archive.rows import SCHEMA, RowTrust, rows_of
+from monitor.archive.rows import SCHEMA, RowTrust, decoded, rows_of
 from monitor.archive.search import Archive
 from monitor.archive.search_index import index_of
-from monitor.archive.writing import manifest_name, read_manifests, write_range
-from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
+from monitor.archive.writing import Sink, index_sink, manifest_name, read_manifests, rows_sink, write_range
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead, hashes_of
 from rules.matching.matcher import compile_rules
+from sigstore_entries.signing import EntryRef
 from sigstore_entries.trust import CertificateAuthority
 from tlog.merkle import Frontier, RootHash
 
@@ -51,6 +52,7 @@ _GITHUB: Final = "https://token.actions.githubusercontent.com"
 _GOOGLE: Final = "https://accounts.google.com"
 IDENTITY: Final = LogIdentity("bench", LogApi.REKOR_V2, "log.example", "log.example", b"key")
 _LOOK_UPS: Final = 20
+_BATCH: Final = 2048
 
 
 def measure_archiving(corpus: Path) -> dict[str, float]:
@@ -66,8 +68,8 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
 
         def made_rows(trust: RowTrust | None) -> list[pa.RecordBatch]:
             return [
-                rows_of(entries[at : at + 2048], at, "bench", LogApi.REKOR_V2, trust)
-                for at in range(0, len(entries), 2048)
+                rows_of(entries[at : at + _BATCH], at, "bench", LogApi.REKOR_V2, trust)
+                for at in range(0, len(entries), _BATCH)
             ]
 
         def archive() -> int:
@@ -89,10 +91,13 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
         files.write(manifest_name("bench"), to_json(ArchiveManifest(IDENTITY, (run,))))
         search = CandidateSearch(compile_rules([each.rule for each in make_watches(RULES)]), "bench")
         past = relative_rate(lambda: _candidates(files, search, len(entries)), scanned.examine, rounds=3)
-        index = index_of(pa.Table.from_batches(made_rows(None), SCHEMA), 0)
+        rows = pa.Table.from_batches(made_rows(None), SCHEMA)
+        index = index_of(rows, 0)
+        parts = _parts(entries, trust, rows)
         mapped = write_map(files, "bench", (RANGE.bit_length() - 1, 0), block_lines(index, 0))
     return {
         "archive_over_examine": ratio,
+        **{f"archive_{name}_us": each / len(entries) * 1e6 for name, each in parts.items()},
         "archive_checked_over_unchecked": checked,
         "archive_rows_share": seconds["rows"] / (seconds["rows"] + seconds["files"]),
         "candidates_over_examine": past,
@@ -109,6 +114,50 @@ def _candidates(files: ArchiveFiles, search: CandidateSearch, count: int) -> int
         search.find(rows)
         searched += len(rows)
     return searched
+
+
+def _parts(entries: Sequence[LogEntry], trust: RowTrust, rows: pa.Table) -> dict[str, float]:
+    """Processor seconds of the parts of archiving these entries, whose rows are `rows`."""
+
+    def row_batches(trust: RowTrust | None) -> None:
+        for at in range(0, len(entries), _BATCH):
+            rows_of(entries[at : at + _BATCH], at, "bench", LogApi.REKOR_V2, trust)
+
+    def decode() -> None:
+        for at, entry in enumerate(entries):
+            decoded(entry, EntryRef("bench", at), LogApi.REKOR_V2)
+
+    def written(sink: Sink, part: pa.Table) -> None:
+        with sink:
+            sink.write(part)
+            sink.content()
+
+    index = index_of(rows, 0)
+    made: dict[str, Callable[[], object]] = {
+        "hash": lambda: hashes_of(entries),
+        "decode": decode,
+        "unchecked": lambda: row_batches(None),
+        "checked": lambda: row_batches(trust),
+        "rows_file": lambda: written(rows_sink({}), rows),
+        "index": lambda: index_of(rows, 0),
+        "index_file": lambda: written(index_sink({}), index),
+    }
+    took = {name: min(_processor_seconds(run) for _ in range(2)) for name, run in made.items()}
+    return {
+        "hash": took["hash"],
+        "decode": took["decode"],
+        "columns": took["unchecked"] - took["decode"] - took["hash"],
+        "chain": took["checked"] - took["unchecked"],
+        "rows_file": took["rows_file"],
+        "index": took["index"],
+        "index_file": took["index_file"],
+    }
+
+
+def _processor_seconds(run: Callable[[], object]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began
 
 
 def map_bytes(maps: Iterable[KeptMap]) -> int:

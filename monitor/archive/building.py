@@ -58,9 +58,10 @@ class RowMaker:
         return self._made.pop(start)
 
     def close(self) -> None:
-        """End the processes."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        """End the processes. Further batches start new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
     def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, pa.RecordBatch]]:
         for fetched in batches:

@@ -93,20 +93,31 @@ _LOWER: Final = {number: number + 32 for number in range(ord("A"), ord("Z") + 1)
 def index_of(rows: pa.Table, first: int) -> pa.Table:
     """Index of the entries in `rows`, which begin at `first`: one line per key, sorted; entries count from `first`."""
     offsets = pc.cast(pc.subtract(rows["index"], first), pa.uint32()).combine_chunks()
+    # A key begins with its kind, so lines of one kind after the other are sorted, and memory holds one kind's.
+    return pa.concat_tables([_lines_of_kind(kind, rows, offsets) for kind in sorted(KeyKind)]).combine_chunks()
+
+
+def _lines_of_kind(kind: KeyKind, rows: pa.Table, offsets: pa.Array) -> pa.Table:
     keys: list[pa.Array] = []
     entries: list[pa.Array] = []
-    for kind, column in COLUMNS.items():
-        for values, owners in _values(kind, rows[column].combine_chunks()):
-            keys.append(values)
-            entries.append(offsets.take(owners))
-    leaves = pc.binary_slice(pc.cast(rows["leaf_hash"].combine_chunks(), pa.binary()), 0, _LEAF_BYTES)
-    keys.append(_with_kind(KeyKind.LEAF, leaves))
-    entries.append(offsets)
-    for key, of in _trusted(rows["chains"].combine_chunks()):
-        keys.append(pa.repeat(pa.scalar(key, pa.binary()), len(of)))
-        entries.append(offsets.take(of))
-    found = pa.table({"key": pa.chunked_array(keys, pa.binary()), "entry": pa.chunked_array(entries, pa.uint32())})
-    return lines_of(found)
+    for values, owners in _values_of_kind(kind, rows):
+        keys.append(values)
+        entries.append(offsets.take(owners))
+    return lines_of(
+        pa.table({"key": pa.chunked_array(keys, pa.binary()), "entry": pa.chunked_array(entries, pa.uint32())})
+    )
+
+
+def _values_of_kind(kind: KeyKind, rows: pa.Table) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Keys of one kind, each with the number of its row."""
+    if kind is KeyKind.LEAF:
+        hashes = pc.cast(rows["leaf_hash"].combine_chunks(), pa.binary())
+        yield _with_kind(kind, pc.binary_slice(hashes, 0, _LEAF_BYTES)), pa.array(range(len(rows)), pa.int64())
+    elif kind is KeyKind.TRUST:
+        for key, of in _trusted(rows["chains"].combine_chunks()):
+            yield pa.repeat(pa.scalar(key, pa.binary()), len(of)), of
+    else:
+        yield from _values(kind, rows[COLUMNS[kind]].combine_chunks())
 
 
 def _trusted(chains: pa.Array) -> Iterator[tuple[bytes, pa.Array]]:

@@ -281,9 +281,13 @@ def write_range(files: ArchiveFiles, identity: LogIdentity, rows: pa.Table) -> A
     with rows_sink(meta) as sink:
         sink.write(rows)
         rows_file = files.write(name.format("rows"), sink.content())
+    del sink
     with index_sink(meta) as sink:
         sink.write(index_of(rows, first))
         index_file = files.write(name.format("index"), sink.content())
+    del sink
+    # The allocator would keep all of it for the next range, while entries are fetched and other processes decode.
+    pa.default_memory_pool().release_unused()
     return ArchivedRange(first, last, rows_file, index_file, subtrees, *bounds_of(rows))
 
 

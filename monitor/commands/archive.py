@@ -408,6 +408,7 @@ def _build(
             archive_range(
                 source, parts.files, known, begin, stop, store=parts.store, rows=reader, world=parts.world, tell=tell
             )
+    parts.rows.close()  # its processes would only hold memory while maps are built
     _build_maps(ManifestWriter(parts.files, source.identity))
     count = sum(stop - begin for begin, stop in gaps)
     note(f"{log}: {counted(count, 'entry')} archived; entries {first} to {end} are there now", "green")
