@@ -381,6 +381,8 @@ class Selected(Struct, frozen=True, gc=False):
     @property
     def vouched(self) -> tuple[Signer, ...]:
         """Signers that count as the past, use up authorisations and satisfy delayed expectations."""
+        if len(self.signers) == 1 and not self.signers[0].is_vouched:
+            return ()
         return tuple(each.believed for each in self.signers if each.is_vouched and each.believed is not None)
 
     @property
@@ -440,6 +442,7 @@ def names_key(condition: Condition, signing: Signing, signer: Signer) -> bool:
     """True if the condition holds for this signer, and a fulfilled fingerprint condition is one cause."""
     if isinstance(condition, FieldMatch):
         return condition.field == "fingerprint" and condition.holds(signing, signer)
-    if not isinstance(condition, (AllOf, AnyOf)) or not condition.holds(signing, signer):
+    if not isinstance(condition, (AllOf, AnyOf)):
         return False
-    return any(names_key(each, signing, signer) for each in condition.conditions)
+    # Most conditions name no key at all, which is found out faster than whether they hold.
+    return any(names_key(each, signing, signer) for each in condition.conditions) and condition.holds(signing, signer)

@@ -35,6 +35,9 @@ from sigstore_entries.tuf_metadata import public_keys, signed_metadata
 _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = MappingProxyType(
     {"sha1": hashes.SHA1, "sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}
 )
+# Made once: making them takes a tenth of the time of a verification.
+_PREHASHED: Final = {each: Prehashed(each()) for each in _HASHES.values()}
+_ECDSA_PREHASHED: Final = {each: ec.ECDSA(value) for each, value in _PREHASHED.items()}
 _OF_TUF: Final = frozenset({"sha256"})  # TUF 5.2: rsassa-pss-sha256, ecdsa-sha2-nistp256
 _MAX_TRIED: Final = 16  # signatures under one key: real metadata has one
 _KINDS: Final = frozenset({"hashedrekord", "rekord"})  # entries of these kinds have one signer
@@ -192,9 +195,9 @@ def _check_prehashed(
     value: bytes,
     algorithm: Callable[[], hashes.HashAlgorithm],
 ) -> bool:
-    prehashed = Prehashed(algorithm())
+    prehashed = _PREHASHED[algorithm]
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return _verifies(lambda: key.verify(signature, value, ec.ECDSA(prehashed)))
+        return _verifies(partial(key.verify, signature, value, _ECDSA_PREHASHED[algorithm]))
     # Rekor v1 takes PKCS #1 v1.5 alone; rekor-tiles may be configured for PSS, TUF uses it.
     pss = padding.PSS(padding.MGF1(algorithm()), padding.PSS.AUTO)
     return _verifies(lambda: key.verify(signature, value, padding.PKCS1v15(), prehashed)) or _verifies(

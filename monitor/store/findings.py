@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from msgspec import to_builtins
+from msgspec.json import encode
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
 from typing_extensions import override
 
@@ -19,7 +21,7 @@ from monitor.model.errors import PastMoved
 from monitor.model.state import Batch, Finding
 from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
-from monitor.store.sql import add_new, add_or_overwrite, add_up, change_sealed, chunks, table, text_key
+from monitor.store.sql import add_new, add_new_tuples, add_or_overwrite, add_up, change_sealed, chunks, table, text_key
 from monitor.store.tables import (
     AlertRow,
     FindingDigest,
@@ -34,10 +36,11 @@ from monitor.store.tables import (
 )
 from rules.facts import PastFacts
 from rules.pattern import repository_key
-from rules.rule import CT_KINDS, Outcome, Reason
+from rules.rule import CT_KINDS, Outcome
 from rules.selection import Selected, digest_text, names_of
 from sigstore_entries.signing import ChainTrust, EntryRef, SignatureCheck, Signer, SignerForm, Signing
 
+_NAME_COLUMNS: Final = ("name_key", "log", "entry", "vouched", "at")
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 
@@ -65,20 +68,21 @@ def _add_names(connection: Connection, findings: Sequence[Finding], now: datetim
 
     An entry with a vouched signer is marked so, even if another rule found it before.
     """
-    filed: dict[bool, dict[tuple[bytes, str, int], dict[str, Any]]] = {False: {}, True: {}}
+    filed: dict[bool, dict[tuple[bytes, str, int], datetime]] = {False: {}, True: {}}
     keys: dict[str, bytes] = {}
     # Rules of equal requests share what they selected.
     for finding in {id(each.selected): each for each in findings}.values():
         where, vouched = finding.selected.signing.where, bool(finding.selected.vouched)
-        at = signed_at(finding.selected, now)
-        for name in dict.fromkeys(names_of(finding.selected.signing)):
+        at, log, index, here = signed_at(finding.selected, now), where.log, where.index, filed[vouched]
+        for name in names_of(finding.selected.signing):
             key = keys.get(name)
             if key is None:
                 key = keys[name] = text_key(name)
-            row = {"name_key": key, "log": where.log, "entry": where.index, "vouched": vouched, "at": at}
-            filed[vouched][key, where.log, where.index] = row
-    add_new(connection, table(FindingName), [row for key, row in filed[False].items() if key not in filed[True]])
-    add_or_overwrite(connection, table(FindingName), list(filed[True].values()), ("vouched", "at"))
+            here[key, log, index] = at
+    others = [(*key, False, at) for key, at in filed[False].items() if key not in filed[True]]
+    add_new_tuples(connection, table(FindingName), _NAME_COLUMNS, others)
+    trusted = [dict(zip(_NAME_COLUMNS, (*key, True, at), strict=True)) for key, at in filed[True].items()]
+    add_or_overwrite(connection, table(FindingName), trusted, ("vouched", "at"))
 
 
 def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:
@@ -154,21 +158,26 @@ def _signer_document(signer: Signer) -> dict[str, Any]:
     }
 
 
-def _reason_document(reason: Reason) -> dict[str, str]:
-    return {"id": reason.id, "sentence": reason.sentence, "expected": reason.expected, "found": reason.found}
+def json_text(value: Any) -> str:
+    """JSON of plain values and structs of msgspec."""
+    try:
+        return encode(value).decode()
+    except UnicodeEncodeError:
+        # A half of a surrogate pair in a name: UTF-8 has no form for it, JSON's escapes have.
+        return json.dumps(to_builtins(value))
 
 
 def _row(finding: Finding, now: datetime, documents: dict[int, str]) -> dict[str, Any]:
     """Row of a finding. `documents` holds the signings of the same findings as JSON: many rules select the same one."""
     signing = finding.selected.signing
     if id(signing) not in documents:
-        documents[id(signing)] = json.dumps(signing_document(signing))
+        documents[id(signing)] = json_text(signing_document(signing))
     return {
         "log": signing.where.log,
         "entry": signing.where.index,
         "rule": finding.rule,
         "outcome": finding.verdict.outcome.value,
-        "reasons": json.dumps([_reason_document(reason) for reason in finding.verdict.reasons]),
+        "reasons": json_text(finding.verdict.reasons),
         "kind": signing.kind,
         "signing": documents[id(signing)],
         "leaf": finding.leaf,
@@ -407,7 +416,7 @@ def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | Non
         return False
     if worse is not None:
         found = and_(_FINDING.c.log == due.where.log, _FINDING.c.entry == due.where.index, _FINDING.c.rule == due.rule)
-        reasons = json.dumps([_reason_document(reason) for reason in worse.verdict.reasons])
+        reasons = json_text(worse.verdict.reasons)
         values = {"outcome": worse.verdict.outcome.value, "reasons": reasons}
         change_sealed(connection, _FINDING, found, values)
         set_past(connection, due.where, due.rule, past=is_past(worse))

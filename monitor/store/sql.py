@@ -188,7 +188,9 @@ def _seal(table: Table, row: Mapping[str, Any]) -> bytes:
     """Checksum over the names and values of a row's columns, as the database gives them back."""
     parts = [table.name.encode()]
     for name, written in _sealed_columns(table):
-        value = _plain(row.get(name))
+        given = row.get(name)
+        # Most values are texts.
+        value = b"t" + given.encode("utf-8", "surrogatepass") if type(given) is str else _plain(given)
         parts += (b"%s %d " % (written, len(value)), value)
     return sha256(b"".join(parts)).digest()[:_BYTES]
 
@@ -226,6 +228,19 @@ def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
     if rows:
         made = [sealed(table, row) for row in rows] if SEAL in table.c else rows
         _add_all(connection, table, _insert_new(connection.dialect, table, tuple(made[0])), made)
+
+
+def add_new_tuples(
+    connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert rows, given as their values in the order of `columns`; rows with existing keys do not change.
+
+    For tables without a seal.
+    """
+    if rows:
+        insert = _insert_new(connection.dialect, table, columns)
+        order = [columns.index(name) for name in insert.columns]
+        _add_tuples(connection, table, insert, list(map(itemgetter(*order), rows)))
 
 
 def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -291,9 +306,12 @@ def _add_all(connection: Connection, table: Table, insert: _PreparedInsert, rows
 
     Column by column: SQLAlchemy works out the parameters of each row anew, which takes longer than inserting it.
     """
+    _add_tuples(connection, table, insert, [tuple(map(row.__getitem__, insert.columns)) for row in rows])
+
+
+def _add_tuples(connection: Connection, table: Table, insert: _PreparedInsert, made: list[tuple[Any, ...]]) -> None:
     # PostgreSQL waits for another transaction that inserts the same key. In one order for all, two never wait for each
     # other.
-    made = [tuple(map(row.__getitem__, insert.columns)) for row in rows]
     if key := [insert.columns.index(each.name) for each in table.primary_key if each.name in insert.columns]:
         made.sort(key=itemgetter(*key))
     columns: list[Iterable[Any]] = list(zip(*made, strict=True))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rules.pattern import GITHUB, Pattern, any_of, github_repository, names_ignore_case, spelled_like
-from rules.rule import ABSENT, Case, Check, ClaimExpectation
+from rules.rule import ABSENT, Case, Check, ClaimExpectation, Reason
 
 
 class WorkflowExpectation(ClaimExpectation):
@@ -18,6 +18,12 @@ class WorkflowExpectation(ClaimExpectation):
     key = "workflow"
     claims = ("build_config_uri",)
     sentence = "The build was started by a workflow that the rule does not list."
+
+    def unmet(self, case: Case) -> Iterator[Reason]:
+        """The reasons that `checks` gives."""
+        return (
+            Reason(self.id, check.sentence, check.expected, check.found) for check in self.checks(case) if not check.ok
+        )
 
     def checks(self, case: Case) -> Iterator[Check]:
         """Compare the top-level workflow: a called one can be called by any repository."""

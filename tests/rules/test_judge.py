@@ -5,7 +5,7 @@ import pytest
 from rules.judge import judge
 from rules.learning import learn
 from rules.matching.matcher import compile_rules
-from rules.rule import Outcome
+from rules.rule import Case, Outcome, Reason, unmet
 from rules.selection import matching_signers, names_of
 from rules.subject import read_subject
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signer, SignerForm, Signing
@@ -87,6 +87,20 @@ def test_a_claim_expectation_is_met_or_names_itself(key: str, value: str, claims
     else:
         assert verdict.outcome is Outcome.UNEXPECTED
         assert reason in {each.id for each in verdict.reasons}
+
+
+@pytest.mark.parametrize(("key", "value", "claims", "reason"), CLAIM_TABLE)
+def test_a_claim_has_the_reasons_that_its_explanation_shows(
+    key: str, value: str, claims: Claims, reason: str | None
+) -> None:
+    under, shown = rule(ANY_RELEASE, f"{{{key}: {value}}}"), signing(claims)
+    (expectation,) = under.expect
+    case = Case(under, shown, shown.signers[0], MemoryFacts().facts, SEEN_AT)
+    refused = [each for each in expectation.checks(case) if not each.ok]
+    assert list(unmet(expectation, case)) == [
+        Reason(expectation.id, each.sentence, each.expected, each.found) for each in refused
+    ]
+    assert bool(refused) is (reason is not CONTROL)
 
 
 def test_every_reason_is_told_and_not_only_the_first() -> None:

@@ -1,5 +1,6 @@
 """What `monitor.model.state.State` guarantees, kept by the database on every engine."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,11 +8,12 @@ from sqlalchemy import func, select, update
 
 from monitor.model.errors import Evidence, OwnFault, StateConflict
 from monitor.store.database import Database, open_database
+from monitor.store.findings import json_text
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.sql import Base, table
 from monitor.store.tables import DeliveryRow, EvidenceRow, FindingRow, HeadRow, LogPosition
-from rules.rule import Outcome, Verdict
+from rules.rule import Outcome, Reason, Verdict
 from tests.support.parts import (
     LOG,
     Clock,
@@ -198,3 +200,11 @@ def test_evidence_nobody_can_conclude_from_is_kept_all_the_same(database: Databa
     odd = Evidence(LOG, "rekor-v2", "log-forked", "odd", b"no key", "log.example", (b"no note", b"at all"))
     assert store.keep_evidence(odd, [alert_for(1)])
     assert Reading(database).evidence(10)[0].document["strength"] == "record"
+
+
+@pytest.mark.parametrize("text", ["plain", "\x00nul", "\ud800 half a pair", "\u2028line", 'quote " and \\'])
+def test_any_name_is_kept_in_a_document_as_it_was(text: str) -> None:
+    assert json.loads(json_text((Reason("id", text), {"claims": {text: [text, None]}}))) == [
+        {"id": "id", "sentence": text, "expected": "", "found": ""},
+        {"claims": {text: [text, None]}},
+    ]
