@@ -78,8 +78,8 @@ def free_ports(count: int) -> list[int]:
             found.append(port)
         if len(found) == count:
             return found
-    places = f"of {choice[0]} to {choice[-1]} on the loopback addresses of this machine"
-    raise DemoFailed(f"too few ports are free {places}: {count} are needed")
+    where = "are free on the loopback addresses of this machine"
+    raise DemoFailed(f"too few ports from {choice[0]} to {choice[-1]} {where}: {count} are needed")
 
 
 def wait_until(what: str, reached: Callable[[], bool], *, seconds: float) -> None:
