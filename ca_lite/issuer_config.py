@@ -223,8 +223,13 @@ def _renamed(node: Node) -> Node:
     """Read the Go field names of JSON configurations as the YAML keys."""
     if not isinstance(node, document.YamlMapping):
         return node
-    entries = ((replace(key, text=_JSON_NAMES.get(key.text, key.text)), _renamed(value)) for key, value in node.entries)
-    return replace(node, entries=tuple(entries))
+    entries: dict[str, tuple[YamlScalar, Node]] = {}
+    for key, value in node.entries:
+        name = _JSON_NAMES.get(key.text, key.text)
+        if name in entries:
+            raise Misplaced(f"key {name!r:.200} was already given on line {entries[name][0].line}", key)
+        entries[name] = replace(key, text=name), _renamed(value)
+    return replace(node, entries=tuple(entries.values()))
 
 
 def _split(url: str) -> SplitResult:

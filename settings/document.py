@@ -85,7 +85,7 @@ Node = YamlScalar | YamlSequence | YamlMapping
 class _Open:
     """A collection whose end has not been read yet."""
 
-    __slots__ = ("anchor", "children", "column", "is_mapping", "line", "merges", "size")
+    __slots__ = ("anchor", "children", "column", "height", "is_mapping", "line", "merges", "size")
 
     def __init__(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, *, merges: bool) -> None:
         self.merges = merges
@@ -94,6 +94,7 @@ class _Open:
         self.line, self.column = _place(event)
         self.children: list[Node] = []
         self.size = 1
+        self.height = 1  # levels of collections, with those of aliases
 
     def close(self) -> Node:
         if not self.is_mapping:
@@ -148,7 +149,7 @@ class _Composer:
     def __init__(self, *, merges: bool) -> None:
         self._merges = merges
         self._stack: list[_Open] = []
-        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._anchors: dict[str, tuple[Node, int, int]] = {}  # with its size and height
         self._nodes = 0
         self._aliases = 0
         self._root: Node | None = None
@@ -161,7 +162,7 @@ class _Composer:
                 self._node(event)
             elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
                 done = self._stack.pop()
-                self._add(done.close(), done.size, 1, done.anchor)
+                self._add(done.close(), done.size, 1, done.anchor, done.height)
         if self._root is None:
             raise Misplaced("the file is empty", YamlScalar("", plain=True, line=1, column=1))
         return self._root
@@ -175,8 +176,7 @@ class _Composer:
         if tag is not None:
             raise Misplaced(f"tags are not read here: {tag!r}", here)
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            if len(self._stack) >= MAX_DEPTH:
-                raise Misplaced(f"nested deeper than {MAX_DEPTH} levels", here)
+            self._check_depth(1, here)
             self._stack.append(_Open(event, merges=self._merges))
         elif isinstance(event, yaml.ScalarEvent):
             scalar = YamlScalar(event.value, not event.style, here.line, here.column)
@@ -189,18 +189,27 @@ class _Composer:
         known = self._anchors.get(event.anchor or "")
         if known is None:
             raise Misplaced(f"alias *{event.anchor} stands before its anchor, or inside it", here)
-        self._add(known[0], known[1], known[1], None)
+        node, size, height = known
+        # Readers of the tree call themselves for each level: a chain of aliases must not be deeper than written levels.
+        self._check_depth(height, here)
+        self._add(node, size, size, None, height)
 
-    def _add(self, node: Node, size: int, cost: int, anchor: str | None) -> None:
+    def _check_depth(self, height: int, here: Node) -> None:
+        if len(self._stack) + height > MAX_DEPTH:
+            raise Misplaced(f"nested deeper than {MAX_DEPTH} levels", here)
+
+    def _add(self, node: Node, size: int, cost: int, anchor: str | None, height: int = 0) -> None:
         # An alias costs its whole size at each use: otherwise nested aliases could expand beyond the memory.
         self._nodes += cost
         if self._nodes > MAX_NODES:
             raise Misplaced(f"more than {MAX_NODES} values, counting each use of an alias", node)
         if anchor is not None:
-            self._anchors[anchor] = (node, size)
+            self._anchors[anchor] = (node, size, height)
         if self._stack:
-            self._stack[-1].children.append(node)
-            self._stack[-1].size += size
+            parent = self._stack[-1]
+            parent.children.append(node)
+            parent.size += size
+            parent.height = max(parent.height, height + 1)
         else:
             self._root = node
 

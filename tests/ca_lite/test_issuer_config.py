@@ -118,6 +118,14 @@ oidc-issuers:
     assert issuers.exact["https://two.example.com"].client_id == "sigstore"
 
 
+@pytest.mark.parametrize(
+    "issuer", ["{ClientID: a, client-id: b, type: email}", "{ClientID: a, type: email, <<: {client-id: b}}"]
+)
+def test_a_key_written_in_both_of_fulcios_spellings_is_refused(issuer: str) -> None:
+    with pytest.raises(ConfigError, match="'client-id' was already given on line 1"):
+        load_issuers(f"oidc-issuers: {{'{URL}': {issuer}}}", "test")
+
+
 VALUES = {"a": "1", "b": "two", "example.com/c": "3"}
 
 

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rules.asking import read_ask
 from rules.rule import LookBack, RuleSeverity, first_wanted
 from rules.rule_file import load_rules
 from rules.schema import json_schema, schema_text
@@ -132,6 +133,14 @@ def test_nested_aliases_stop_before_they_unfold() -> None:
     levels += [f"x{n}: &x{n} [" + f"*x{n - 1}, " * 9 + f"*x{n - 1}]" for n in range(1, 9)]
     with pytest.raises(DocumentError, match="counting each use of an alias"):
         read_yaml("\n".join(levels))
+
+
+def test_aliases_nest_no_deeper_than_written_levels() -> None:
+    """A chain of aliases of little text would otherwise end the reader of the tree by its recursion."""
+    chain = [f"&a{n} {'{not: ' * 16}*a{n - 1}{'}' * 16}" for n in range(1, 80)]
+    with pytest.raises(DocumentError, match="nested deeper than 24 levels"):
+        read_ask(f"select: {{any: [&a0 {{identity: x}}, {', '.join(chain)}]}}")
+    read_yaml("a: &a " + "[" * 11 + "x" + "]" * 11 + "\nb: " + "[" * 12 + "*a" + "]" * 12)  # 24 levels
 
 
 def test_an_alias_repeats_a_value() -> None:
