@@ -13,14 +13,13 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitor.archive.rows import UNREADABLE, fingerprint_bytes
+from monitor.archive.rows import LEFT_OUT, UNREADABLE, fingerprint_bytes
 from rules.matching.matcher import MAX_UNINDEXED, Matcher, TooManyUnindexed, compile_rules
 from rules.matching.required_keys import value_key
 from rules.pattern import PatternForm
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not, walk
 
-_LEFT_OUT: Final = "unread"  # the defect of an entry with signers that were left out
 _ESCAPED: Final = "\\ud"  # half of a surrogate pair, which UTF-8 cannot hold: the row has an escape in its place
 _FINGERPRINT_SIZES: Final = pa.array([16, 20, 32], pa.int32())  # a row holds other fingerprints as their text
 
@@ -99,7 +98,7 @@ class CandidateSearch:
 
         `rows` has `columns`, and `signers` as in `monitor.archive.rows.SCHEMA`.
         """
-        found = _numbers(pc.or_kleene(pc.equal(rows["kind"], UNREADABLE), pc.equal(rows["defect"], _LEFT_OUT)))
+        found = _numbers(pc.or_kleene(pc.equal(rows["kind"], UNREADABLE), pc.equal(rows["defect"], LEFT_OUT)))
         shown: set[int] = set()
         by_text: dict[str, set[int]] = {}
         for column in self._texts:

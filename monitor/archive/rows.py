@@ -25,6 +25,8 @@ from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 
 DECODER: Final = 1
 UNREADABLE: Final = "unreadable"
+LEFT_OUT: Final = "unread"
+"""Defect of an entry with signers, keys or names that were left out (`sigstore_entries.signing.Signer.defects`)."""
 # The log's or an authority's clock before the certificate's: a certificate is issued shortly before it is used.
 _TIMES: Final = ("integrated-time", "timestamp-response", "ct-timestamp", "certificate-not-before")
 _SSH: Final = "SHA256:"
@@ -270,6 +272,9 @@ def fingerprint_bytes(text: str) -> bytes:
 
 
 def _defect(signers: Sequence[Signer]) -> str | None:
-    """Name of the first part that could not be read: values that depend on this part may be missing from the row."""
-    found = sorted(each.partition(":")[0][:40] for signer in signers for each in signer.defects)
-    return found[0] if found else None
+    """Name of one part that could not be read: values that depend on this part may be missing from the row.
+
+    It is `LEFT_OUT` where signers, keys or names were left out, also when other parts are defective.
+    """
+    found = {each.partition(":")[0][:40] for signer in signers for each in signer.defects}
+    return LEFT_OUT if LEFT_OUT in found else min(found, default=None)

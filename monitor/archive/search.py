@@ -164,17 +164,18 @@ class Archive:
     def rows(self, log: str, first: int, last: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """Rows of archived entries `[first, last)`, some thousands at a time, each with the index of its first entry.
 
-        The tables have these columns, and `signers`. Raises `ArchiveFault` during iteration.
+        The tables have these columns, and `signers`. Raises `ArchiveFault` during iteration, also when an entry is not
+        archived: another process may have moved the archive or removed a range since the caller read the manifest.
         """
-        manifest = self.manifests().of(log)
-        if manifest is None:
-            return
-        for each in (each for run in manifest.runs for each in run.ranges):
-            if each.last > first and each.first < last:
+        manifest, done = self.manifests().of(log), first
+        for each in (each for run in (manifest.runs if manifest is not None else ()) for each in run.ranges):
+            if manifest is not None and each.first <= done < min(last, each.last):
                 opened = self._open(manifest, each, is_index=False)
-                start, stop = max(first - each.first, 0), min(last, each.last) - each.first
-                for at, rows in opened.pieces(start, stop, columns):
+                for at, rows in opened.pieces(done - each.first, min(last, each.last) - each.first, columns):
                     yield each.first + at, rows
+                    done = each.first + at + len(rows)
+        if done < last:
+            raise ArchiveFault(f"{log}: entries {done} to {last - 1} are not archived, or not any more")
 
     def entry(self, log: str, index: int) -> ArchiveRow | None:
         """One entry; `None` when it is not archived. Raises `ArchiveFault`."""

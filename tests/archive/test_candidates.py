@@ -9,7 +9,7 @@ import pytest
 
 from monitor.archive import reading
 from monitor.archive.candidates import CandidateSearch
-from monitor.archive.files import ArchiveFiles
+from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import rows_of
 from monitor.archive.search import Archive
@@ -23,6 +23,7 @@ from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import UNREADABLE_SIGNER, EntryRef, Signing, Unreadable
 from tests.following.test_scan_equals_brute_force import pattern
+from tests.sigstore_entries.test_openpgp import KEY, packet
 from tests.support import entries as made
 from tests.support.hostile_certificates import PLAIN_OIDS, hostile_body, hostile_certificate
 from tests.support.served_log import CA
@@ -242,6 +243,36 @@ def test_the_signers_of_one_entry_are_decided_one_by_one(tmp_path: Path) -> None
     not_github = Not(is_("issuer", GITHUB))
     assert selected(body, AllOf((is_("identity", PERSON), not_github)), tmp_path / "a") == ([0], [0])
     assert selected(body, AllOf((is_("identity", RUN), not_github)), tmp_path / "b") == ([], [])
+
+
+TWICE = made.make_certificate(CA, san=PERSON, claims={"build_trigger": "push\x00"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(
+            made.rekord("pgp", KEY + packet(13, b"\xff\xfe") + packet(13, b"eve\x1b[2J")), id="a name of a key"
+        ),
+        pytest.param(made.dsse_v2(TWICE, b"no certificate", payload="ab" * 32), id="a signer of an envelope"),
+    ],
+)
+def test_an_entry_with_a_part_left_out_is_found_whatever_its_other_defects(body: bytes, tmp_path: Path) -> None:
+    entries, matcher = [LogEntry(body)], compile_rules([Rule("one", is_("identity", "dev@other.example"))])
+    assert [each.unreadable.code for each in read_log(entries, matcher, LogApi.REKOR_V2).unreadable] == [
+        UNREADABLE_SIGNER
+    ]
+    archive = archive_of(entries, LogApi.REKOR_V2, tmp_path)
+    assert candidates(archive, CandidateSearch(matcher, LOG), 0, 1) == [0]
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_rows_that_are_not_archived_any_more_are_no_rows_without_candidates(tmp_path: Path, is_removed: bool) -> None:
+    archive = archive_of(entries_of(LogApi.REKOR_V2, random.Random(1), 120), LogApi.REKOR_V2, tmp_path)
+    if is_removed:
+        (tmp_path / manifest_name(LOG)).unlink()
+    with pytest.raises(ArchiveFault, match=r"entries (0|120) to 120 are not archived"):
+        list(archive.rows(LOG, 0, 121, ["kind"]))
 
 
 def selected(body: bytes, select: Condition, folder: Path) -> tuple[list[int], list[int]]:
