@@ -41,6 +41,16 @@ def principal_for(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
     A template that names a missing claim is refused with the template's own text, everything else with Fulcio's one
     sentence for tokens.
     """
+    principal = _principal_for(issuer, claims)
+    try:
+        "".join((principal.name, *principal.claims.values())).encode()
+    except UnicodeEncodeError as error:
+        # JSON can hold half of a surrogate pair; neither the journal nor a certificate can.
+        raise bad_request("the identity cannot be written into a certificate", "IDENTITY_UNENCODABLE") from error
+    return principal
+
+
+def _principal_for(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject or len(subject) > _NAME_LIMIT:
         raise token_refused("SUBJECT_MISSING", "the token has no usable sub claim")

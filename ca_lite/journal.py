@@ -175,7 +175,12 @@ class Journal:
 
 
 def _execute(connection: Connection, waiting: _Waiting) -> None:
-    if connection.execute(waiting.statement, waiting.row).rowcount != 1:
+    try:
+        changed = connection.execute(waiting.statement, waiting.row).rowcount
+    except UnicodeEncodeError as error:
+        # SQLAlchemy passes the driver's error on as it is.
+        raise SQLAlchemyError(f"a text of the row is no Unicode: {error}") from error
+    if changed != 1:
         raise NoResultFound("the journal has no row of this request")
 
 

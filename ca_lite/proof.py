@@ -84,7 +84,9 @@ def verify_possession(key: ClientKey, proof: bytes, challenges: Iterable[str], p
     """
     if algorithm_of(key) not in permitted:
         raise _not_permitted(key, _hash_of(key))
-    if not proof or not any(_verifies(key, proof, challenge.encode(), _hash_of(key)) for challenge in challenges):
+    # The JSON of a token can hold half of a surrogate pair.
+    messages = [challenge.encode("utf-8", "surrogatepass") for challenge in challenges]
+    if not proof or not any(_verifies(key, proof, message, _hash_of(key)) for message in messages):
         raise bad_request(
             SIGNATURE_INVALID,
             "PROOF_OF_POSSESSION_INVALID",

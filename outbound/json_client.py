@@ -19,7 +19,11 @@ _EXTENSIONS: Final = {"timeout": httpx.Timeout(_LIMITS.operation, connect=_LIMIT
 _HEADERS: Final = {"User-Agent": "signwatch", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
-_NOT_REACHED: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
+_NOT_REACHED: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
 
 
 class Outage(Exception):
@@ -82,8 +86,11 @@ class JsonClient:
                 status = reply.status_code
         except (httpx.TimeoutException, httpcore.TimeoutException) as error:
             raise Outage(f"{url}: no complete answer within {seconds:g} seconds") from error
-        except httpx.InvalidURL as error:
-            raise Outage(f"{url}: not a URL: {error}") from error
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            # The answer of another server may have named it, with any characters.
+            raise Outage(f"{url!r:.200}: not a URL: {error}") from error
+        except httpcore.ProxyError as error:
+            raise Outage(f"{url}: the proxy would not connect: {error}") from error
         except (httpx.HTTPError, *_NOT_REACHED, OSError) as error:
             raise Outage(f"{url}: {str(error) or type(error).__name__}") from error
         try:

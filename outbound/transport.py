@@ -25,6 +25,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, cast
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
 import httpcore
@@ -439,6 +440,10 @@ class DeadlineTransport(httpx.BaseTransport):
             }
             # A proxy over TLS is verified by the same authorities; otherwise httpcore refuses it.
             its_own: dict[str, Any] = {"proxy_ssl_context": context} if proxy.startswith("https:") else {}
+            parts = urlsplit(proxy)
+            if parts.username is not None:
+                # httpcore leaves the user name and password in a proxy's URL unread.
+                its_own["proxy_auth"] = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
             self._pool: httpcore.ConnectionPool = httpcore.HTTPProxy(proxy_url=proxy, **settings, **its_own)
         else:
             self._pool = _Pool(backend, context, connections=limits.connections, keepalive=limits.keepalive)

@@ -111,13 +111,30 @@ def _end_point(issuer: str, found: Mapping[str, Any], name: str) -> str:
 
 def _client(issuer: str) -> JsonClient:
     """A client with the proxy and the authorities of the environment, as the sigstore library takes them."""
-    parts = urlsplit(issuer)
-    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    proxy = _proxy(issuer)
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     try:
         return JsonClient(believed(bundle), proxy)
     except OSError as error:
         raise Misuse(f"{bundle}: cannot be used as authorities for TLS: {error.strerror or error}") from error
+
+
+def _proxy(issuer: str) -> str | None:
+    """The proxy that the environment names for an issuer, as requests takes it. Raises `Misuse`."""
+    parts, known = urlsplit(issuer), getproxies()
+    proxy = None if proxy_bypass(parts.hostname or "") else known.get(parts.scheme) or known.get("all")
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        where = urlsplit(proxy)
+        usable = where.scheme in {"http", "https"} and bool(where.hostname) and where.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        # The value may hold a password.
+        raise Misuse("the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY must be written as http://proxy.example:3128")
+    return proxy
 
 
 def _answer(

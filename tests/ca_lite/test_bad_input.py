@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ca_lite.errors import TOKEN_MESSAGE
+from ca_lite.errors import TOKEN_MESSAGE, CaRefused
+from ca_lite.proof import ALGORITHMS, verify_possession
 from tests.ca_lite.ct_stub import CtStub
 from tests.ca_lite.requests import V1, V2, b64, bearer, csr, issued, key_request, refusal, signature
 from tests.support.ca_server import CaServer
@@ -252,3 +253,9 @@ def test_no_answer_tells_of_grpc(http: httpx.Client) -> None:
     headers = http.post(V2, json={}).headers
     assert not [name for name in headers if name.lower().startswith("grpc")]
     assert headers["x-request-id"]
+
+
+def test_half_of_a_surrogate_pair_is_a_challenge_without_a_signature() -> None:
+    with pytest.raises(CaRefused) as refused:
+        verify_possession(KEY.public_key(), b"x", ["\ud800"], ALGORITHMS)
+    assert refused.value.reason == "PROOF_OF_POSSESSION_INVALID"

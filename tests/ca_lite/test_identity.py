@@ -121,6 +121,7 @@ def test_a_dex_style_issuer_claim_replaces_the_issuer() -> None:
 @pytest.mark.parametrize(
     ("configured", "token", "reason"),
     [
+        (issuer("email"), claims(sub="\ud800", email="a@b.c", email_verified=True), "IDENTITY_UNENCODABLE"),
         (issuer("username", subject_domain="example.com"), claims(sub="b!ob"), "USERNAME_INVALID"),
         (issuer("username", subject_domain="example.com"), claims(sub="b@example.com"), "USERNAME_INVALID"),
         (issuer("uri", subject_domain="https://example.com"), claims(sub="http://example.com/x"), "URI_MISMATCH"),

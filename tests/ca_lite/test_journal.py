@@ -56,17 +56,18 @@ def test_rows_of_many_threads_are_all_there(journal: Journal) -> None:
     journal.close()
 
 
-def test_a_row_that_cannot_be_written_fails_alone(journal: Journal) -> None:
+@pytest.mark.parametrize("wrong", [row("taken"), {**row("wrong"), "subject": "\ud800 of a token"}])
+def test_a_row_that_cannot_be_written_fails_alone(wrong: dict[str, Any], journal: Journal) -> None:
     journal.request(row("taken"))
     failed: list[str] = []
 
-    def request(serial: str) -> None:
+    def request(asked: dict[str, Any]) -> None:
         try:
-            journal.request(row(serial))
+            journal.request(asked)
         except SQLAlchemyError:
-            failed.append(serial)
+            failed.append(asked["serial"])
 
-    threads = [threading.Thread(target=request, args=(each,)) for each in ["taken", *map(str, range(20))]]
+    threads = [threading.Thread(target=request, args=(each,)) for each in [wrong, *map(row, map(str, range(20)))]]
     # All of them wait for the writer, and are written together.
     with journal._writing:
         for each in threads:
@@ -75,7 +76,7 @@ def test_a_row_that_cannot_be_written_fails_alone(journal: Journal) -> None:
             threading.Event().wait(0.01)
     for each in threads:
         each.join()
-    assert failed == ["taken"]
+    assert failed == [wrong["serial"]]
     assert len(journal.search(name=None, issuer=None, serial=None, limit=100)) == 21
     journal.close()
 

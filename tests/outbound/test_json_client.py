@@ -41,6 +41,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
         thread.join(PATIENCE)
 
 
+@pytest.mark.parametrize("url", ["https://localhost/\ud800", "https://\ud800/", "https://[::1", "ftp://localhost/"])
+def test_an_address_of_a_server_that_is_no_url_is_an_outage(url: str) -> None:
+    """A discovery document names addresses; its JSON can hold half of a surrogate pair."""
+    with JsonClient(believed(None)) as client, pytest.raises(Outage) as refused:
+        client.request_json(url, limit=100, seconds=PATIENCE)
+    assert str(refused.value).isprintable()
+
+
 def test_an_answer_whose_headers_trickle_in_is_an_outage(server: tuple[str, bool]) -> None:
     url, is_slow = server
     with JsonClient(believed(None)) as client:

@@ -12,9 +12,10 @@ import httpx
 import pytest
 from pytest_httpserver import HTTPServer
 
-from sign_lite.errors import ServiceRefused, SignLiteError
+from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, SignLiteError
 from sign_lite.login import device_token
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
+from tests.support.private_network import http_proxy
 from tests.support.waiting import PATIENCE
 
 MIA, PASSWORD = "mia@lab.local", "correct horse battery"
@@ -160,6 +161,56 @@ def test_an_issuer_that_lies_or_stalls_ends_in_a_refusal(lie: dict[str, object],
         device_token(lying(httpserver, **lie), lambda _: None, clock.sleep, lambda: clock.now)
     assert isinstance(refused.value, ServiceRefused)
     assert sum(clock.slept) <= 1860
+
+
+def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled", "passwords"),
+    [
+        ("http_proxy", "http://mia:p%40ss@{}", {"mia:p@ss"}),
+        ("http_proxy", "{}", set()),
+        ("ALL_PROXY", "http://{}", set()),
+    ],
+)
+def test_a_login_goes_through_the_proxy_of_the_environment(
+    name: str, spelled: str, passwords: set[str], httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    without_proxy(monkeypatch)
+    with http_proxy() as proxy:
+        monkeypatch.setenv(name, spelled.format(proxy.url.removeprefix("http://")))
+        with pytest.raises(ServiceRefused, match="not granted"):
+            denied = lying(httpserver, token={"error": "access_denied"})
+            device_token(denied, lambda _: None, clock.sleep, lambda: clock.now)
+    assert len(proxy.asked) == 3
+    assert set(proxy.passwords) == passwords
+
+
+def test_a_proxy_that_refuses_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    without_proxy(monkeypatch)
+    with http_proxy() as proxy:
+        proxy.refuses = "407 Proxy Authentication Required"
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(ServiceUnreachable, match="the proxy would not connect: 407"):
+            device_token("https://issuer.example", lambda _: None, clock.sleep, lambda: clock.now)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://mia:secret@127.0.0.1:1", "http://127.0.0.1:secret", "http://:80", "http://[::1"]
+)
+def test_a_proxy_that_cannot_be_used_is_wrong_usage(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    without_proxy(monkeypatch)
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(Misuse, match="HTTPS_PROXY") as refused:
+        device_token("https://issuer.example", lambda _: None, clock.sleep, lambda: clock.now)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_server_that_says_slow_down_is_asked_less_often(httpserver: HTTPServer) -> None:

@@ -6,6 +6,7 @@ import socket
 import socketserver
 import ssl
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -82,10 +83,14 @@ class Front:
 
 @dataclass
 class Proxy:
-    """An HTTP proxy. `asked` are the request lines it got; with `refuses` it answers every one of them so."""
+    """An HTTP proxy. `asked` are the request lines it got; with `refuses` it answers every one of them so.
+
+    `passwords` are the user names and passwords that it got.
+    """
 
     url: str
     asked: list[str] = field(default_factory=list)
+    passwords: list[str] = field(default_factory=list)
     refuses: str = ""
 
 
@@ -126,7 +131,11 @@ def http_proxy() -> Iterator[Proxy]:
             line = self.rfile.readline(_PIECE).decode("ascii").strip()
             head = b""
             while (header := self.rfile.readline(_PIECE)) not in {b"\r\n", b""}:
-                head += header
+                name, _, value = header.partition(b": ")
+                if name.lower() == b"proxy-authorization":
+                    proxy.passwords.append(b64decode(value.split()[1]).decode())
+                else:
+                    head += header
             proxy.asked.append(line)
             if proxy.refuses:
                 self.wfile.write(f"HTTP/1.1 {proxy.refuses}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
