@@ -95,9 +95,9 @@ def share_memory_of_threads() -> None:
     glibc gives a new thread a pool of its own, up to eight for each core, and each keeps what it once freed. Threads
     of Python take turns, so that separate pools make nothing faster.
     """
-    import ctypes  # noqa: PLC0415  used here alone
+    with suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415  used here alone; a Python built without libffi lacks it
 
-    with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 1)
 
 

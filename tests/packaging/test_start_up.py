@@ -162,5 +162,15 @@ libc.fclose(file)
     assert pools["apart"] > 1, "the comparison finds pools"
 
 
+@pytest.mark.parametrize(
+    "lacking", ["sys.modules['_ctypes'] = None", "ctypes.CDLL = open", "ctypes.CDLL = lambda name: object()"]
+)
+def test_a_daemon_starts_where_the_c_library_has_no_pools(lacking: str) -> None:
+    """Python built without libffi; macOS, where the library has another name; and one without mallopt."""
+    wanted = "" if "_ctypes" in lacking else "import ctypes; "
+    code = f"import sys; from monitor.commands.run import share_memory_of_threads; {wanted}{lacking}; "
+    assert in_new_process(code + "share_memory_of_threads(); print('started')") == "started\n"
+
+
 def test_a_heavy_import_would_be_noticed(tmp_path: Path) -> None:
     assert imported(tmp_path, "log-lite", "serve", "--help") & {"fastapi", "uvicorn", "asyncio"}

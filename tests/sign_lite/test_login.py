@@ -184,8 +184,8 @@ def test_a_login_goes_through_the_proxy_of_the_environment(
     without_proxy(monkeypatch)
     with http_proxy() as proxy:
         monkeypatch.setenv(name, spelled.format(proxy.url.removeprefix("http://")))
+        denied = lying(httpserver, token={"error": "access_denied"})
         with pytest.raises(ServiceRefused, match="not granted"):
-            denied = lying(httpserver, token={"error": "access_denied"})
             device_token(denied, lambda _: None, clock.sleep, lambda: clock.now)
     assert len(proxy.asked) == 3
     assert set(proxy.passwords) == passwords
