@@ -6,9 +6,14 @@ from typing import Any, Final
 
 from addresses.visible import inert_line
 
-__all__ = ["header_token", "inert_json", "inert_line"]
+__all__ = ["header_token", "inert_cell", "inert_json", "inert_line"]
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,179}")
+_FORMULA: Final = re.compile(r"""(?:^|(?<=;))(?=[\s"]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+"""Beginning of a formula in a table: `=`, `+`, `-`, `@`, their fullwidth forms, also behind blanks or quotes.
+
+Spreadsheets of many countries end a cell at a semicolon, whatever the table is separated by.
+"""
 _JSON_TEXT: Final = 2_000
 _JSON_ITEMS: Final = 64
 
@@ -30,6 +35,11 @@ def inert_json(value: Any) -> Any:
             return [*map(inert_json, value[:_JSON_ITEMS]), f"… (+{len(value) - _JSON_ITEMS} items)"]
         case _:
             return value
+
+
+def inert_cell(text: str) -> str:
+    """One line of text as a cell of a CSV table: an apostrophe precedes what a spreadsheet would run as a formula."""
+    return _FORMULA.sub("'", text)
 
 
 def header_token(key: str) -> str:

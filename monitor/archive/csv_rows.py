@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Final
 
-from alerts.inert import inert_line
+from alerts.inert import inert_cell, inert_line
 from monitor.archive.answer import ArchiveRow
 
 _LONGEST: Final = 10_000  # characters of a cell
-_FORMULA: Final = frozenset({"=", "+", "-", "@"})
 
 
 def csv_line(row: ArchiveRow) -> str:
@@ -30,8 +29,7 @@ def _cell(value: Any) -> str:
         text = " ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
     else:
         text = "" if value is None else str(value)
-    text = inert_line(text, _LONGEST)
-    return f"'{text}" if text[:1] in _FORMULA else text
+    return inert_cell(inert_line(text, _LONGEST))
 
 
 CSV_HEAD: Final = _line(each.name for each in fields(ArchiveRow))

@@ -1,5 +1,6 @@
 """One opened file of the archive: rows by number and index lines by key, with as few reads as possible."""
 
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -56,12 +57,20 @@ class SearchAllowance:
 
     def __init__(self, most: int, seconds: float | None = None) -> None:
         self._left = most
-        self._until = None if seconds is None else time.monotonic() + seconds
+        self._until = math.inf if seconds is None else time.monotonic() + seconds
+        self._reserve, self._share_until = 0, self._until
+
+    def share(self, logs: int) -> None:
+        """From now on an equal share for `logs` logs is allowed of the rest: one log uses up no other log's share."""
+        self._left = max(self._left, self._reserve)  # the last group that was read may have exceeded the share
+        self._reserve = self._left - self._left // logs
+        now = time.monotonic()
+        self._share_until = self._until if math.isinf(self._until) else now + (self._until - now) / logs
 
     def spend(self, count: int) -> None:
-        """Count `count` keys. Raises `TooMuch` once their sum, or the time since the begin, exceeds the allowance."""
+        """Count `count` keys. Raises `TooMuch` once their sum, or the time since the begin, exceeds the share."""
         self._left -= count
-        if self._left < 0 or (self._until is not None and time.monotonic() > self._until):
+        if self._left < self._reserve or time.monotonic() > self._share_until:
             raise TooMuch
 
 

@@ -102,7 +102,10 @@ class Archive:
         limit = min(query.limit, MOST_ROWS)
         found = _FoundEntries(work=None if query.most is None else SearchAllowance(query.most, query.seconds))
         rows: list[ArchiveRow] = []
-        for manifest in self._wanted(query, manifests):
+        wanted = self._wanted(query, manifests)
+        for place, manifest in enumerate(wanted):
+            if found.work is not None:
+                found.work.share(len(wanted) - place)
             mine: list[ArchiveRow] = []
             for each in _newest_first(manifest):
                 table = self._matching(manifest, each, keys, query, found, per_day=per_day, limit=limit - len(mine))
@@ -269,6 +272,8 @@ class Archive:
             found.leave_out(manifest.log, each)
             return _NO_ROWS
         try:
+            if found.work is not None:
+                found.work.spend(0)  # opening the files of a range takes time too
             offsets = self._kept(manifest, each, keys, query, found, per_day=per_day)
             shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
             table = self._read(manifest, each, shown) if shown else _NO_ROWS
@@ -369,7 +374,7 @@ class Archive:
                     cut = pc.greater(pc.binary_length(lines["key"]), 1 + LONGEST)
                     sure = lines.filter(pc.invert(cut))
                     if len(sure) < len(lines):
-                        lists.append(self._confirmed(manifest, each, key, lines.filter(cut)))
+                        lists.append(self._confirmed(manifest, each, key, lines.filter(cut), work))
                 lists += [chunk.flatten() for chunk in sure["entries"].chunks]
                 if work is not None:
                     work.spend(sum(map(len, lists[-len(sure["entries"].chunks) :])) // 100)
@@ -408,10 +413,22 @@ class Archive:
         is_trusted = pc.is_in(offsets, value_set=pa.concat_arrays([every, pa.array(sure, pa.uint32())]))
         return offsets.filter(is_trusted if trusted else pc.invert(is_trusted))
 
-    def _confirmed(self, manifest: ArchiveManifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
-        """Entries of these lines whose rows match the glob: the keys hold only the beginning of a text."""
+    def _confirmed(
+        self,
+        manifest: ArchiveManifest,
+        each: ArchivedRange,
+        key: KeySpan,
+        lines: pa.Table,
+        work: SearchAllowance | None,
+    ) -> pa.Array:
+        """Entries of these lines whose rows match the glob: the keys hold only the beginning of a text.
+
+        Raises `ArchiveFault`, `TooMuch`.
+        """
         column = COLUMNS[KeyKind(key.low[0])]
         offsets = sorted({entry for entries in lines["entries"].to_pylist() for entry in entries})
+        if work is not None:
+            work.spend(10 * len(offsets))
         texts = self._read(manifest, each, offsets, columns=[column])[column].to_pylist()
         kept = [
             offset

@@ -33,6 +33,8 @@ _HEADERS: Final = {
 }
 _SIGN_IN: Final = frozenset({401, 403, 410})
 """Status codes after which the error page offers sign-in to a visitor without a session."""
+_FOR_PROGRAMS: Final = frozenset({"/look.json", "/search.json"})
+"""Paths beside those of the API that answer errors as JSON."""
 _FIXED: Final = frozenset({"/style.css", "/healthz", "/robots.txt", "/favicon.svg"})
 
 
@@ -122,7 +124,7 @@ def _add_errors(app: FastAPI, site: Site) -> None:
 
 def _refusal(site: Site, request: Request, refused: RequestRefused) -> Response:
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after is not None else {}
-    if request.url.path.startswith("/api/"):
+    if request.url.path.startswith("/api/") or request.url.path in _FOR_PROGRAMS:
         error = {"error": refused.title, "detail": refused.message}
         return JSONResponse(error, status_code=refused.status, headers=headers)
     if not hasattr(request.state, "visitor"):

@@ -31,6 +31,7 @@ _MOST_STARS: Final = 10
 _KINDS: Final = {"hashedrekord": "", "dsse": "attestation", "intoto": "attestation"}
 """Kinds of entries in other words; a signed file goes without saying."""
 _SECONDS: Final = 3.0  # of one search; a page asks for two at most
+_TRIED: Final = 16  # names of one entry: a certificate may hold thousands
 _AT_ONCE: Final = 2
 _WAITING: Final = 6  # searches that wait for these
 _PATIENCE: Final = 5.0  # seconds for which a search waits
@@ -185,16 +186,19 @@ def _hit(row: ArchiveRow) -> SearchHit:
 
 
 def _chain(row: ArchiveRow) -> str:
-    """`trusted`, `key` or `unverified`: as much as one trusted signer, or else one key, says."""
-    if Chain.TRUSTED in row.chains:
-        return "trusted"
-    return "key" if Chain.KEY in row.chains else "unverified"
+    """`trusted`, `key`, `untrusted` or `unverified`: as much as one trusted signer, or else one key, says.
+
+    `unverified` is a certificate whose chain was not checked, or that is not shown to have made the signature.
+    """
+    words = {Chain.TRUSTED: "trusted", Chain.KEY: "key", Chain.UNTRUSTED: "untrusted"}
+    return next((word for chain, word in words.items() if chain in row.chains), "unverified")
 
 
 def _subject_of(row: ArchiveRow) -> str:
-    """A name that `read_subject` reads and that the entry is filed under; empty if there is none."""
-    fingerprints = (bytes.fromhex(each).hex(":") for each in row.fingerprints)
-    for text in (*row.repositories, *row.identities, *row.digests, *fingerprints):
+    """A name that `read_subject` reads and that the entry is filed under; empty if the first few are none."""
+    fingerprints = (bytes.fromhex(each).hex(":") for each in row.fingerprints[:_TRIED])
+    names = (row.repositories, row.identities, row.digests)
+    for text in (*(text for each in names for text in each[:_TRIED]), *fingerprints):
         try:
             return read_subject(text).text
         except NotASubject:

@@ -39,7 +39,10 @@ class MalformedSearchForm(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """One entry of an answer: who signed, how far the certificate is trusted, and a name under which it is found."""
+    """One entry of an answer: who signed, how far the certificate is trusted, and a name under which it is found.
+
+    `chain` is `trusted`, `key`, `untrusted` or `unverified`.
+    """
 
     row: "ArchiveRow"
     chain: str

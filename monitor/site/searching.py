@@ -1,6 +1,7 @@
 """The public search: its page, the picture of entries a day, and the found rows as JSON and CSV."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -89,6 +90,7 @@ def search_page(
         outside="" if found is None else ". ".join(bars_of(found.answer.per_day).outside()),
         link=urlencode(asked.values()),
         every_link=urlencode(asked.values() | {"every": "1"}),
+        wide_link=urlencode(replace(asked, issuer="", since="", until="").values()),
         most=MOST_ROWS,
         wrong=wrong or {},
         repair=repair,
@@ -126,12 +128,15 @@ def _csv(found: SearchResult) -> Response:
 
     answer = found.answer
     # A table has no place for numbers about itself: the name of the file and the headers tell of a cut.
-    count = f"newest-{len(answer.rows)}-of-{answer.total}" if answer.cut else f"all-{answer.total}"
+    is_whole = answer.coverage.complete
+    count = f"newest-{len(answer.rows)}-of-{answer.total}" if answer.cut else f"{'all-' * is_whole}{answer.total}"
+    count += "" if is_whole else "-of-the-searched-entries"
     headers = {
         "Content-Disposition": f'attachment; filename="signwatch-{count}.csv"',
         "X-Signwatch-Matches": str(answer.total),
         "X-Signwatch-Left-Out": str(answer.cut),
-        "X-Signwatch-Coverage": "complete" if answer.coverage.complete else "partial",
+        "X-Signwatch-Unvouched": str(found.unvouched),
+        "X-Signwatch-Coverage": "complete" if is_whole else "partial",
     }
     text = CSV_HEAD + "".join(map(csv_line, answer.rows))
     return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
@@ -139,8 +144,9 @@ def _csv(found: SearchResult) -> Response:
 
 def _svg(found: SearchResult) -> Response:
     headers = {"Content-Disposition": 'attachment; filename="signwatch-entries.svg"'}
-    unit = bars_of(found.answer.per_day).unit
-    return Response(as_svg(found.answer.per_day, f"Entries by {unit}"), media_type="image/svg+xml", headers=headers)
+    title = f"Entries by {bars_of(found.answer.per_day).unit}"
+    title += "" if found.answer.coverage.complete else ": only the searched entries are counted"
+    return Response(as_svg(found.answer.per_day, title), media_type="image/svg+xml", headers=headers)
 
 
 def _document(asked: SearchForm, found: SearchResult) -> dict[str, Any]:

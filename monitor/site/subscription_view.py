@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import chain, groupby, islice
 from typing import Any, Final
 
-from alerts.inert import inert_json
+from alerts.inert import inert_cell, inert_json
 from monitor.site.lookup import SigningRow, rows_of, signing_json
 from monitor.site.parts import Site
 from monitor.site.rendering import Timeline, plain, timeline
@@ -27,7 +27,6 @@ _DRAWN: Final = 1_000
 _IN_LIST: Final = 300
 """Most signings of each subscription that a list counts and draws."""
 _CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +196,7 @@ def _cells(row: SigningRow) -> list[str]:
         reasons,
         document["answer"] or "",
     )
-    return [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in map(_cell, cells)]
+    return [inert_cell(_cell(cell)) for cell in cells]
 
 
 def _cell(value: Any) -> str:

@@ -55,18 +55,18 @@ def empty(folder: Path) -> Database:
     return create(f"sqlite:///{folder / 'site.db'}", NOW, "test")
 
 
-def archive_of(folder: Path, bodies: Sequence[bytes]) -> Archive:
+def archive_of(folder: Path, bodies: Sequence[bytes], log: str = LOG) -> Archive:
     """An archive of these entries, in ranges of `WIDTH`."""
-    files, ranges = ArchiveFiles(str(folder / "archive")), []
-    run = ArchivedRun(EMPTY, (), SignedHead(LOG, 0, EMPTY.root(), b""))
+    files, ranges, identity = ArchiveFiles(str(folder / "archive")), [], replace(IDENTITY, log=log)
+    run = ArchivedRun(EMPTY, (), SignedHead(log, 0, EMPTY.root(), b""))
     for first in range(0, len(bodies), WIDTH):
         entries = [LogEntry(each) for each in bodies[first : first + WIDTH]]
-        rows = rows_of(entries, first, LOG, LogApi.REKOR_V2, TRUST)
-        ranges.append(write_range(files, IDENTITY, pa.Table.from_batches([rows])))
+        rows = rows_of(entries, first, log, LogApi.REKOR_V2, TRUST)
+        ranges.append(write_range(files, identity, pa.Table.from_batches([rows])))
     run = replace(run, ranges=tuple(ranges))
-    run = replace(run, head=SignedHead(LOG, len(bodies), run.end().root(), b""))
-    files.write(manifest_name(LOG), to_json(ArchiveManifest(IDENTITY, (run,))))
-    return Archive(files, [LOG])
+    run = replace(run, head=SignedHead(log, len(bodies), run.end().root(), b""))
+    files.write(manifest_name(log), to_json(ArchiveManifest(identity, (run,))))
+    return Archive(files, [log])
 
 
 RELEASES = [body(number, f"refs/tags/v1.{number}.0", 100 - number) for number in range(12)]

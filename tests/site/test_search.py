@@ -13,8 +13,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from alerts.inert import inert_cell
 from monitor.archive.answer import ArchiveRow
 from monitor.archive.csv_rows import CSV_HEAD
+from monitor.archive.query import Query
+from monitor.archive.rows import Chain
 from monitor.site import archive_search, searching
 from monitor.site.archive_search import ArchiveFormSearch
 from monitor.site.limits import RateLimits
@@ -174,6 +177,84 @@ def test_text_of_a_log_is_inert_on_the_page_and_in_a_table(site: Scene) -> None:
     assert "<script>" not in page
     (row,) = csv.DictReader(io.StringIO(site.visitor().get(f"/search.csv?{asked}").text))
     assert row["issuers"].startswith("'=cmd")
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=cmd", "'=cmd"),
+        ("  +1", "'  +1"),
+        ('"-1', "'\"-1"),
+        ("\uff1dcmd", "'\uff1dcmd"),
+        ("a;@SUM(1)", "a;'@SUM(1)"),
+        ("a; =1;b;-2", "a;' =1;b;'-2"),
+        ("mia+x@acme.example", "mia+x@acme.example"),
+        ("refs/tags/v1-2;x=1", "refs/tags/v1-2;x=1"),
+    ],
+)
+def test_no_cell_of_a_table_begins_a_formula(text: str, cell: str) -> None:
+    assert inert_cell(text) == cell
+
+
+def test_a_large_log_leaves_time_and_work_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive_of(tmp_path, [body(number, days_ago=number) for number in range(640)], "a-large-log")
+    search = ArchiveFormSearch(archive_of(tmp_path, RELEASES, "z-small-log"), lambda: NOW)
+    monkeypatch.setattr(archive_search, "MOST_OF_A_PAGE", 1_000)
+    cut = {each.log: each.unsearched for each in search(SearchForm("*widget*"), 5).answer.coverage.logs}
+    assert cut["a-large-log"]
+    assert not cut["z-small-log"]
+
+
+def test_names_of_a_file_and_a_picture_tell_that_not_all_was_searched(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = site.visitor().get("/search.csv?name=github.com/acme/*")
+    assert whole.headers["x-signwatch-unvouched"] == "150"
+    monkeypatch.setattr(archive_search, "MOST_OF_A_PAGE", 100)
+    part = site.visitor().get("/search.csv?name=*widget*").headers["content-disposition"]
+    assert part.endswith("-of-the-searched-entries.csv\"")
+    assert "all" not in part
+    assert "only the searched entries are counted" in site.visitor().get("/search.svg?name=*widget*").text
+
+
+def test_an_entry_with_thousands_of_names_costs_no_more_than_others(tmp_path: Path) -> None:
+    search = ArchiveFormSearch(archive_of(tmp_path, PEOPLE), lambda: NOW)
+    (hit, *_) = search(SearchForm("mia@*"), 1).hits
+    assert hit.subject == "mia@acme.example"
+    crowd = replace(hit.row, identities=(*("x" * 400 for _ in range(10_000)), "mia@acme.example"))
+    assert archive_search._hit(crowd).subject == hit.row.digests[0], "thousands of names are not tried one by one"
+
+
+@pytest.mark.parametrize(
+    ("chains", "word"),
+    [
+        ((Chain.UNTRUSTED,), "untrusted"),
+        ((Chain.NOT_CHECKED,), "unverified"),
+        ((Chain.LISTED,), "unverified"),
+        ((Chain.UNTRUSTED, Chain.KEY), "key"),
+        ((Chain.LISTED, Chain.TRUSTED), "trusted"),
+        ((), "unverified"),
+    ],
+)
+def test_only_an_untrusted_certificate_is_called_self_made(
+    tmp_path: Path, chains: tuple[Chain, ...], word: str
+) -> None:
+    (row,) = archive_of(tmp_path, PEOPLE[:1]).search(Query("mia@acme.example")).rows
+    assert archive_search._hit(replace(row, chains=chains)).chain == word
+
+
+def test_a_narrow_search_without_a_match_leads_to_a_wider_one(site: Scene) -> None:
+    page = site.visitor().get("/search?name=*widget*&issuer=*nothing*&every=1").text
+    assert 'href="/look?name=%2Awidget%2A&amp;every=1">Search without the login service and the time' in page
+    assert "Search without" not in site.visitor().get("/search?name=*nothing*").text
+
+
+def test_a_program_that_asks_for_json_is_told_a_fault_in_json(site: Scene, tmp_path: Path) -> None:
+    (tmp_path / "archive").rename(tmp_path / "away")
+    (tmp_path / "archive").write_text("no folder")
+    for path in ("/search.json?name=*widget*", f"/look.json?name={REPOSITORY}"):
+        assert site.visitor().get(path, 503).json()["error"] == "Not available now"
+    assert "Not available now" in shown(site.visitor().get("/search?name=*widget*", 503))
 
 
 LONG = "x" * 5_000
