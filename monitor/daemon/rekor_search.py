@@ -32,6 +32,7 @@ from fastapi import APIRouter, Body, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from typing_extensions import override
 
 from alerts.inert import inert_json
@@ -141,13 +142,25 @@ class _RekorRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                where = ", ".join(".".join(map(str, each["loc"][1:])) or "body" for each in error.errors()[:5])
-                return JSONResponse({"code": 400, "message": f"these fields are missing or wrong: {where}"}, 400)
-            except HTTPException as error:
-                body = inert_json({"code": error.status_code, "message": str(error.detail)})
-                return JSONResponse(body, error.status_code, headers=error.headers)
+                return _rekor_error(400, _malformed(error))
+            except OwnFault as fault:
+                return _rekor_error(503, str(fault))
+            except StarletteHTTPException as error:  # FastAPI raises this one for a body that it cannot parse
+                return _rekor_error(error.status_code, str(error.detail), error.headers)
 
         return handled
+
+
+def _rekor_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(inert_json({"code": status, "message": message}), status, headers=headers)
+
+
+def _malformed(error: RequestValidationError) -> str:
+    found = error.errors()[:5]
+    if any(each["type"] == "json_invalid" for each in found):
+        return "the body is no JSON"
+    where = ", ".join(".".join(map(str, each["loc"][1:])) or "body" for each in found)
+    return f"these fields are missing or wrong: {where}"
 
 
 def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:

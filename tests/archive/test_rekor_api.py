@@ -251,6 +251,19 @@ def test_every_error_has_the_form_of_rekor(place: Place) -> None:
                 assert (answer.status_code, answer.json()["code"]) == (code, code)
                 assert answer.json().keys() == {"code", "message"}
             assert httpx.post(f"{root}/api/v1/index/retrieve", json=[], trust_env=False).json()["code"] == 400
+            for body, why in ((b"{", "the body is no JSON"), (b"[" * 100_000, "There was an error parsing the body")):
+                answer = httpx.post(
+                    f"{root}/api/v1/index/retrieve",
+                    content=body,
+                    headers={"Content-Type": "application/json"},
+                    trust_env=False,
+                )
+                assert answer.json() == {"code": 400, "message": why}
+        (place.folder / "archive" / "rekor-v2" / "archive.json").write_bytes(b"{}")
+        for path in ("log/entries?logIndex=1", f"log/entries/{'0' * 64}"):
+            answer = httpx.get(f"{url}/api/v1/{path}", trust_env=False)
+            assert (answer.status_code, answer.json()["code"]) == (503, 503)
+            assert "the archive's manifest is damaged" in answer.json()["message"]
 
 
 @needs_rekor_cli

@@ -212,7 +212,7 @@ def test_names_of_a_file_and_a_picture_tell_that_not_all_was_searched(
     assert whole.headers["x-signwatch-unvouched"] == "150"
     monkeypatch.setattr(archive_search, "MOST_OF_A_PAGE", 100)
     part = site.visitor().get("/search.csv?name=*widget*").headers["content-disposition"]
-    assert part.endswith("-of-the-searched-entries.csv\"")
+    assert part.endswith('-of-the-searched-entries.csv"')
     assert "all" not in part
     assert "only the searched entries are counted" in site.visitor().get("/search.svg?name=*widget*").text
 
