@@ -12,7 +12,7 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,179}")
 _FORMULA: Final = re.compile(r"""(?:^|(?<=;))(?=[\s"]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 """Beginning of a formula in a table: `=`, `+`, `-`, `@`, their fullwidth forms, also behind blanks or quotes.
 
-Spreadsheets of many countries end a cell at a semicolon, whatever the table is separated by.
+Spreadsheets of many countries end a cell at a semicolon, also in a table that is separated by commas.
 """
 _JSON_TEXT: Final = 2_000
 _JSON_ITEMS: Final = 64
@@ -38,7 +38,7 @@ def inert_json(value: Any) -> Any:
 
 
 def inert_cell(text: str) -> str:
-    """One line of text as a cell of a CSV table: an apostrophe precedes what a spreadsheet would run as a formula."""
+    """A cell of a CSV table: an apostrophe precedes text that a spreadsheet would run as a formula."""
     return _FORMULA.sub("'", text)
 
 
