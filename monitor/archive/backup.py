@@ -15,15 +15,18 @@ import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from alerts.alert import rfc3339
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.store.tables import SCHEMA
+
+if TYPE_CHECKING:
+    from monitor.archive.files import ArchiveFiles
 
 LIST: Final = "backup.json"
 DATABASE: Final = "database"
@@ -65,6 +68,10 @@ class Summary:
     files: int
     size: int
     left_out: tuple[str, ...] = ()
+
+
+class _Unread(OSError):
+    """A file that is there and cannot be read."""
 
 
 class _Changed(Exception):
@@ -137,50 +144,74 @@ def _copy_database(database: Path, snapshot: Path) -> None:
 def _add_archive(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any], left_out: list[str]) -> None:
     """Add each log's manifest and the files that it names, all as of one moment of that log."""
     from monitor.archive.files import ArchiveFault, ArchiveFiles  # noqa: PLC0415  imports pyarrow
-    from monitor.archive.ranges import MANIFEST, from_json  # noqa: PLC0415
+    from monitor.archive.ranges import MANIFEST  # noqa: PLC0415
     from monitor.archive.writing import lost_manifests  # noqa: PLC0415
 
     files = ArchiveFiles(str(folder))
-    for log, why in lost_manifests(files).items():
-        _add_unnamed(tar, folder, log, listed)
+    try:
+        lost, names = lost_manifests(files), files.names(f"/{MANIFEST}")
+    except ArchiveFault as fault:
+        left_out.append(f"the archive is not in the backup: {fault}")
+        return
+    for log, why in lost.items():
         left_out.append(f"{log}: its files are in the backup, unchecked: {why}")
-    for name in files.names(f"/{MANIFEST}"):
-        for attempt in range(1, _ATTEMPTS + 1):
+        _add_unnamed(tar, folder, log, listed, left_out)
+    for name in names:
+        _add_log(tar, files, name, listed, left_out)
+
+
+def _add_log(
+    tar: tarfile.TarFile, files: "ArchiveFiles", name: str, listed: dict[str, Any], left_out: list[str]
+) -> None:
+    """Add the manifest of this name and the files that it names."""
+    from monitor.archive.files import ArchiveFault  # noqa: PLC0415  imports pyarrow
+    from monitor.archive.ranges import MANIFEST, from_json  # noqa: PLC0415
+
+    folder = Path(files.location)
+    for attempt in range(1, _ATTEMPTS + 1):
+        raw = None
+        try:
             raw = files.read(name)
             if raw is None:
-                break
-            try:
-                named = [each for run in from_json(raw, name).runs for each in run.ranges]
-            except ArchiveFault as fault:
-                log = name.removesuffix(f"/{MANIFEST}")
-                _add_unnamed(tar, folder, log, listed)
+                return
+            named = [each for run in from_json(raw, name).runs for each in run.ranges]
+        except ArchiveFault as fault:
+            log = name.removesuffix(f"/{MANIFEST}")
+            left_out.append(f"{log}: its files are in the backup as they are, unchecked: {fault}")
+            _add_unnamed(tar, folder, log, listed, left_out)
+            if raw is not None:
                 _add_raw(tar, f"{ARCHIVE}/{name}", raw, listed)
-                left_out.append(f"{log}: its files are in the backup as they are, unchecked: {fault}")
-                break
-            missing = []
-            for file in (file for each in named for file in (each.rows, each.index)):
-                try:
-                    _add_named(tar, folder, file.name, file.sha256, listed)
-                except _Changed:
-                    missing.append(file.name)
-            # The daemon may have joined or mended files meanwhile: the stored manifest then names the new files.
-            if missing and attempt < _ATTEMPTS:
-                continue
-            _add_raw(tar, f"{ARCHIVE}/{name}", raw, listed)
-            left_out += [
-                f"{each}: this file of the archive is missing, or not as its manifest says, and is not in the backup: "
-                "`signwatch archive verify --mend` reads its entries again"
-                for each in missing
-            ]
-            break
+            return
+        missing = []
+        for file in (file for each in named for file in (each.rows, each.index)):
+            try:
+                _add_named(tar, folder, file.name, file.sha256, listed)
+            except _Changed:
+                missing.append(file.name)
+        # The daemon may have joined or mended files meanwhile: the stored manifest then names the new files.
+        if missing and attempt < _ATTEMPTS:
+            continue
+        _add_raw(tar, f"{ARCHIVE}/{name}", raw, listed)
+        left_out += [
+            f"{each}: this file of the archive is missing, unreadable or not as its manifest says, and is not in the "
+            "backup: `signwatch archive verify --mend` reads its entries again"
+            for each in missing
+        ]
+        return
 
 
-def _add_unnamed(tar: tarfile.TarFile, folder: Path, log: str, listed: dict[str, Any]) -> None:
+def _add_unnamed(tar: tarfile.TarFile, folder: Path, log: str, listed: dict[str, Any], left_out: list[str]) -> None:
     """Add the files of rows and indexes of a log without a readable manifest: they may prove themselves later."""
     for each in sorted(path for part in ("rows", "index") for path in (folder / log / part).glob("*.parquet")):
         if each.is_file() and not each.is_symlink():
-            with suppress(FileNotFoundError):
+            try:
                 _add(tar, f"{ARCHIVE}/{each.relative_to(folder).as_posix()}", each, listed)
+            except FileNotFoundError:
+                continue
+            except _Unread as error:
+                left_out.append(
+                    f"{each.relative_to(folder)}: cannot be read, and is not in the backup: {error.strerror}"
+                )
 
 
 def _add_named(tar: tarfile.TarFile, folder: Path, name: str, sha256: str, listed: dict[str, Any]) -> None:
@@ -189,7 +220,7 @@ def _add_named(tar: tarfile.TarFile, folder: Path, name: str, sha256: str, liste
         return
     try:
         _add(tar, into, folder / name, listed, expect=sha256)
-    except FileNotFoundError:
+    except (FileNotFoundError, _Unread):
         raise _Changed(name) from None
 
 
@@ -202,9 +233,15 @@ def _add_trust(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any]) -> No
 
 
 def _add(tar: tarfile.TarFile, name: str, path: Path, listed: dict[str, Any], expect: str | None = None) -> None:
-    """Add one file. Raises `_Changed` if its SHA-256 is not `expect`."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    """Add one file. Raises `_Changed` if its SHA-256 is not `expect`, `FileNotFoundError`, `_Unread`."""
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(path.open("rb"))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _Unread(error.errno, error.strerror, str(path)) from error
         if expect is not None and digest != expect:
             raise _Changed(str(path))
         member = tarfile.TarInfo(name)

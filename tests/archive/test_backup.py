@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import tarfile
@@ -149,13 +150,31 @@ def harmed(followed: Place, damage: str) -> str:
         case "rows missing":
             gone = next((folder / "rows").iterdir())
             gone.unlink()
+        case "rows unreadable":
+            gone = next((folder / "rows").iterdir())
+            gone.unlink()
+            gone.mkdir()
+        case "manifest too large":
+            os.truncate(folder / "archive.json", 1 << 30)
+            return "rekor-v2: its files are in the backup as they are, unchecked: archive file"
         case _:
             gone = next((folder / "index").iterdir())
             gone.write_bytes(b"garbled")
-    return f"rekor-v2/{gone.parent.name}/{gone.name}: this file of the archive is missing, or not as its manifest says"
+    name = f"rekor-v2/{gone.parent.name}/{gone.name}"
+    return f"{name}: this file of the archive is missing, unreadable or not as its manifest says"
 
 
-@pytest.mark.parametrize("damage", ["manifest damaged", "manifest missing", "rows missing", "index garbled"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "manifest damaged",
+        "manifest missing",
+        "manifest too large",
+        "rows missing",
+        "rows unreadable",
+        "index garbled",
+    ],
+)
 def test_a_damaged_archive_leaves_out_its_damaged_part_alone_and_mends_after_the_restore(
     followed: Place, damage: str
 ) -> None:
