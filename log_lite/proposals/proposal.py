@@ -48,7 +48,7 @@ def canonical_body(kind: str, version: str, spec: Mapping[str, Any]) -> bytes:
             # The standard library writes such a value as RFC 8785 does, in a tenth of the time.
             return json.dumps(entry, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
         return rfc8785.dumps(entry)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise Rejected(f"entry has no canonical JSON form: {error}") from error
 
 

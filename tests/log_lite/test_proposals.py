@@ -259,6 +259,15 @@ def test_an_unencrypted_key_is_never_in_a_log_body() -> None:
         propose(proposal)
 
 
+@pytest.mark.parametrize("value", ['{"a":' * 600 + '"x"' + "}" * 600, "[" * 600 + "1" + "]" * 600])
+def test_a_body_nested_deeper_than_we_can_write_is_rejected(value: str) -> None:
+    entry = json.loads(
+        f'{{"kind":"dsse","apiVersion":"0.0.1","spec":{{"envelopeHash":{value},"payloadHash":1,"signatures":1}}}}'
+    )
+    with pytest.raises(Rejected, match="no canonical JSON form"):
+        propose(entry)
+
+
 _TEXTS = st.recursive(
     st.text(st.characters(exclude_categories=[])),
     lambda inner: (
