@@ -77,7 +77,9 @@ def statement_digests(envelope: Envelope) -> tuple[str, ...]:
         return ()
     try:
         subjects = json.loads(envelope.payload)["subject"]
-        return tuple(f"{algorithm}:{value}" for s in subjects for algorithm, value in s["digest"].items())[:1000]
+        found = tuple(f"{algorithm}:{value}" for s in subjects for algorithm, value in s["digest"].items())[:1000]
+        "".join(found).encode()  # half of a surrogate pair, which the store refuses, is a ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # The digests only feed the search index, which is best effort.
         return ()
+    return found

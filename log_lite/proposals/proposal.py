@@ -69,6 +69,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     """Parse a JSON object, strictly. Raises `NotJson`."""
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        if b"\\u" in raw:
+            # Escapes can write half of a surrogate pair, for which neither an answer nor the store has a form.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise NotJson(str(error)) from error
     if not isinstance(value, dict):

@@ -2,9 +2,11 @@
 
 import base64
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
+import httpx
 import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from tests.log_lite.client import KEY, LogClient, b64, hashedrekord, pem_of
 from tests.support.entries import make_ca, make_certificate, make_key, pem
+from tests.support.waiting import PATIENCE
 from tlog.merkle import leaf_hash, verify_consistency
 
 Json = dict[str, Any]
@@ -297,3 +300,28 @@ def test_a_plain_ed25519_signature_over_a_digest_is_not_supported(log: LogClient
     proposal["spec"]["signature"] = {"content": b64(key.sign(b"ed")), "publicKey": {"content": b64(public)}}
     answer = log.post("/api/v1/log/entries", proposal)
     assert (answer.status_code, "unsupported" in answer.text) == (400, True)
+
+
+HALF = '"\\ud800"'
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/log/entries", f'{{"kind": {HALF}}}'),
+        ("/api/v1/log/entries/retrieve", f'{{"entries": [{{"kind": {HALF}}}]}}'),
+        ("/api/v1/index/retrieve", f'{{"email": {HALF}}}'),
+        ("/api/v2/log/entries", f"{{{HALF}: 1}}"),
+        ("/ct/ct/v1/add-chain", f'{{"chain": [{HALF}]}}'),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_as_bad_json(log: LogClient, path: str, body: str) -> None:
+    answer = httpx.post(f"{log.server.url}{path}", content=body, timeout=PATIENCE)
+    assert answer.status_code == 400, answer.text
+    assert "surrogate" in answer.text
+
+
+@pytest.mark.parametrize("made", [dsse, intoto_1, intoto_2])
+def test_a_digest_that_is_no_unicode_is_left_out_of_the_search(log: LogClient, made: Callable[[bytes], Json]) -> None:
+    """Such a key would fail the batch, with the entries of other clients in it."""
+    assert post(log, made(statement("\ud800")))
