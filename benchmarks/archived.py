@@ -32,7 +32,7 @@ from monitor.archive.map_building import block_lines, write_map
 from monitor.archive.map_files import KeptMap
 from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import RANGE, ArchivedRange, ArchivedRun, ArchiveManifest, to_json
-from monitor.archive.rows import SCHEMA, RowTrust, decoded, rows_of
+from monitor.archive.rows import MADE_SCHEMA, SCHEMA, RowTrust, decoded, rows_of
 from monitor.archive.search import Archive
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import Sink, index_sink, manifest_name, read_manifests, rows_sink, write_range
@@ -76,7 +76,7 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
             began = time.process_time()
             batches = made_rows(trust)
             made = time.process_time()
-            written[:] = [write_range(files, IDENTITY, pa.Table.from_batches(batches, SCHEMA))]
+            written[:] = [write_range(files, IDENTITY, pa.Table.from_batches(batches, MADE_SCHEMA))]
             seconds["rows"] += made - began
             seconds["files"] += time.process_time() - made
             return len(entries)
@@ -91,10 +91,10 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
         files.write(manifest_name("bench"), to_json(ArchiveManifest(IDENTITY, (run,))))
         search = CandidateSearch(compile_rules([each.rule for each in make_watches(RULES)]), "bench")
         past = relative_rate(lambda: _candidates(files, search, len(entries)), scanned.examine, rounds=3)
-        rows = pa.Table.from_batches(made_rows(None), SCHEMA)
+        rows = pa.Table.from_batches(made_rows(None), MADE_SCHEMA)
         index = index_of(rows, 0)
-        parts = _parts(entries, trust, rows)
         mapped = write_map(files, "bench", (RANGE.bit_length() - 1, 0), block_lines(index, 0))
+        parts = _parts(entries, trust, rows)
     return {
         "archive_over_examine": ratio,
         **{f"archive_{name}_us": each / len(entries) * 1e6 for name, each in parts.items()},
@@ -110,7 +110,7 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
 def _candidates(files: ArchiveFiles, search: CandidateSearch, count: int) -> int:
     """Search all rows for candidates, with nothing cached; returns the number of rows."""
     searched = 0
-    for _, rows in Archive(files).rows("bench", 0, count, search.columns):
+    for _, rows in Archive(files).rows("bench", 0, count, search.columns, search.fingerprints):
         search.find(rows)
         searched += len(rows)
     return searched
@@ -138,7 +138,7 @@ def _parts(entries: Sequence[LogEntry], trust: RowTrust, rows: pa.Table) -> dict
         "decode": decode,
         "unchecked": lambda: row_batches(None),
         "checked": lambda: row_batches(trust),
-        "rows_file": lambda: written(rows_sink({}), rows),
+        "rows_file": lambda: written(rows_sink({}), rows.select(SCHEMA.names)),
         "index": lambda: index_of(rows, 0),
         "index_file": lambda: written(index_sink({}), index),
     }
@@ -301,7 +301,7 @@ def made_up_rows(first: int, count: int, seed: int) -> pa.Table:
     random = Random(seed)
     repositories, people = Skew.repositories(random, count), Skew.people(random, count)
     columns: dict[str, list[object]] = {
-        name: [] for name in SCHEMA.names if not name.endswith(("prints", "ests", "hash"))
+        name: [] for name in MADE_SCHEMA.names if not name.endswith(("prints", "ests", "hash", "keys"))
     }
     for offset in range(count):
         index = first + offset
@@ -334,17 +334,23 @@ def made_up_rows(first: int, count: int, seed: int) -> pa.Table:
         }
         for name, column in columns.items():
             column.append(row[name])
+    digests, prints = _hashes(random, count), _hashes(random, 2 * count)
     hashes = {
-        "digests": _lists(random, count, 1),
-        "fingerprints": _lists(random, count, 2),
+        "digests": _each_in_a_list(digests),
+        # Of each certificate its own fingerprint and its key's, in turns.
+        "fingerprints": _each_in_a_list(prints[::2]),
+        "keys": _each_in_a_list(prints[1::2]),
         "leaf_hash": pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(32), count, [None, pa.py_buffer(random.randbytes(32 * count))]
         ),
     }
-    made = {name: pa.array(column, SCHEMA.field(name).type) for name, column in columns.items()}
-    return pa.table([(made | hashes)[name] for name in SCHEMA.names], schema=SCHEMA)
+    made = {name: pa.array(column, MADE_SCHEMA.field(name).type) for name, column in columns.items()}
+    return pa.table([(made | hashes)[name] for name in MADE_SCHEMA.names], schema=MADE_SCHEMA)
 
 
-def _lists(random: Random, count: int, each: int) -> pa.Array:
-    values = pa.array([random.randbytes(32) for _ in range(count * each)], pa.binary())
-    return pa.ListArray.from_arrays(pa.array(range(0, count * each + 1, each), pa.int32()), values)
+def _hashes(random: Random, count: int) -> list[bytes]:
+    return [random.randbytes(32) for _ in range(count)]
+
+
+def _each_in_a_list(values: Sequence[bytes]) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(range(len(values) + 1), pa.int32()), pa.array(values, pa.binary()))

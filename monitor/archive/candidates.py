@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitor.archive.rows import LEFT_OUT, UNREADABLE, fingerprint_bytes
+from monitor.archive.rows import KEYS, LEFT_OUT, UNREADABLE, fingerprint_bytes
 from rules.matching.matcher import MAX_UNINDEXED, Matcher, TooManyUnindexed, compile_rules
 from rules.matching.required_keys import value_key
 from rules.pattern import PatternForm
@@ -50,7 +50,8 @@ _STORED: Final = {
     "kind": _Stored(("kind",), alone=True),
     # Bytes: without the name of the algorithm, and in one form for all spellings.
     "digest": _Stored(("digests",)),
-    "fingerprint": _Stored(("fingerprints",)),
+    # The index alone holds that of the key in a certificate.
+    "fingerprint": _Stored(("fingerprints", KEYS.name)),
 }
 _BYTES: Final = ("digest", "fingerprint")
 _WITHOUT_KEYS: Final = Not(AllOf(()))
@@ -60,7 +61,10 @@ _Test = Callable[[_Values], bool]
 
 
 class CandidateSearch:
-    """Finds the entries of one log that some rule may select. `columns` are those that `find` needs."""
+    """Finds the entries of one log that some rule may select.
+
+    `find` needs rows with `columns`, and for `fingerprints` the column `KEYS`: see `Archive.rows`.
+    """
 
     def __init__(self, rules: Matcher, log: str) -> None:
         """Raises `TooManyUnindexed` when too many rules would be compared with every row."""
@@ -71,10 +75,13 @@ class CandidateSearch:
         named: dict[str, set[bytes]] = {}
         for match in matches:
             if match.field in _BYTES:
-                named.setdefault(_STORED[match.field].columns[0], set()).update(_bytes_of(match))
+                for column in _STORED[match.field].columns:
+                    named.setdefault(column, set()).update(_bytes_of(match))
         self._bytes = {column: pa.array(values, pa.binary()) for column, values in named.items()}
         self._texts = sorted(columns - {"kind"} - self._bytes.keys())
-        self.columns = tuple(sorted(columns | {"kind", "defect"}))
+        self.columns = tuple(sorted((columns - {KEYS.name}) | {"kind", "defect"}))
+        self.fingerprints = tuple(sorted(named.get(KEYS.name, ())))
+        self._read = (*self.columns, "signers", *([KEYS.name] if self.fingerprints else ()))
         if rules.fields <= _STORED.keys():
             self._index = rules
         else:
@@ -96,7 +103,7 @@ class CandidateSearch:
     def find(self, rows: pa.Table) -> list[int]:
         """Numbers of the rows whose entry a rule may select, or that were not decoded, in order.
 
-        `rows` has `columns`, and `signers` as in `monitor.archive.rows.SCHEMA`.
+        `rows` are those of `Archive.rows` with `columns` and `fingerprints`.
         """
         found = _numbers(pc.or_kleene(pc.equal(rows["kind"], UNREADABLE), pc.equal(rows["defect"], LEFT_OUT)))
         shown: set[int] = set()
@@ -111,7 +118,7 @@ class CandidateSearch:
             shown |= hits
             found |= unsure
         asked = sorted((set(range(len(rows))) if self._unindexed else shown) - found)
-        chosen = rows.select([*self.columns, "signers"]).take(pa.array(asked, pa.int64()))
+        chosen = rows.select(self._read).take(pa.array(asked, pa.int64()))
         decided: dict[object, tuple[bool, frozenset[int]]] = {}
         for number, row in zip(asked, chosen.to_pylist(), strict=True):
             if self._may_select(row, by_text, by_value, decided):
@@ -157,7 +164,9 @@ class CandidateSearch:
         `decided` holds, for texts, if a rule about texts alone may select them, and the other rules to ask.
         """
         row["kind"] = (row["kind"],)
-        signers = [{**each, "kind": row["kind"], "digests": row.get("digests", ())} for each in row["signers"] or ()]
+        # Each of several signers has all of its fingerprints in its own column.
+        of_entry = {"kind": row["kind"], "digests": row.get("digests", ()), KEYS.name: ()}
+        signers = [each | of_entry for each in row["signers"] or ()]
         texts = (row["kind"], *(tuple(row[column]) for column in self._texts))
         known = None if signers else decided.get(texts)
         if known is None:
@@ -260,7 +269,7 @@ def _test_of_match(match: FieldMatch, log: str, *, possible: bool) -> _Test:
     columns = stored.columns
     if match.field in _BYTES:
         wanted = frozenset(_bytes_of(match))
-        return lambda values: not wanted.isdisjoint(values[columns[0]])
+        return lambda values: any(not wanted.isdisjoint(values[column]) for column in columns)
     return lambda values: any(
         pattern.matches(text) for column in columns for text in values[column] for pattern in patterns
     )

@@ -25,7 +25,7 @@ class ArchiveFault(OwnFault):
 
 
 class DamagedManifest(ArchiveFault):
-    """A log's manifest cannot be read as one. Its files may be sound: `recovered` makes the manifest again."""
+    """A log's manifest is damaged or of an earlier format. Its files may be sound: `recovered` makes it again."""
 
 
 class OtherFormat(ArchiveFault):

@@ -19,7 +19,7 @@ from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from tlog.merkle import Frontier, MalformedFrontier, ProofInvalid, RootHash, verify_consistency
 
 FORMAT: Final = "signwatch-archive"
-VERSION: Final = 1
+VERSION: Final = 2
 MANIFEST: Final = "archive.json"
 RANGE: Final = 1 << 16
 
@@ -182,7 +182,7 @@ def to_json(manifest: ArchiveManifest) -> bytes:
 
 
 def from_json(raw: bytes, name: str) -> ArchiveManifest:
-    """Read a manifest. Raises `DamagedManifest`, or `ArchiveFault` for a format that this release does not know."""
+    """Read a manifest. Raises `DamagedManifest`, also for an earlier format, or `OtherFormat` for a later one."""
     try:
         document = json.loads(raw)
         _check_format(document, name)
@@ -217,9 +217,16 @@ def _damaged(name: str, why: str) -> DamagedManifest:
 def _check_format(document: Mapping[str, Any], name: str) -> None:
     if document["format"] != FORMAT:
         raise _damaged(name, "it is not the manifest of a Signwatch archive")
-    if document["version"] != VERSION or document["decoder"] != DECODER:
+    version = document["version"]
+    if isinstance(version, int) and version < VERSION:
+        log = name.removesuffix(f"/{MANIFEST}")
+        raise DamagedManifest(
+            f"{name}: the archive is of the earlier format {version}; this release reads format {VERSION}. `signwatch "
+            f"archive verify --mend --log {log}` makes it again, and reads all of its entries from the log"
+        )
+    if version != VERSION or document["decoder"] != DECODER:
         raise OtherFormat(
-            f"{name}: the archive is of format {document['version']!r:.20}, decoder {document['decoder']!r:.20}; this "
+            f"{name}: the archive is of format {version!r:.20}, decoder {document['decoder']!r:.20}; this "
             f"release reads format {VERSION}, decoder {DECODER}. It is left as it is: use the release that wrote it, "
             "or build another archive elsewhere."
         )

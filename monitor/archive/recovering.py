@@ -1,30 +1,26 @@
 """Makes a log's manifest again when it is damaged: from the files that prove themselves against the signed head.
 
-A file of rows proves itself when its leaf hashes lead from the log's own frontier before its first entry to that behind
-its last. What the rows say beside the leaf hash is what was archived: `archive verify` derives it again, in samples or
-with `--all` of every entry.
+A file of rows proves itself when its leaf hashes lead from the log's own frontier before its first entry to that
+behind its last, and its index is that of the rows. What the rows say beside the leaf hash is what was archived:
+`archive verify` derives it again, in samples or with `--all` of every entry.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
-import pyarrow as pa
-
 from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest, FileRef
 from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA
-from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
     ProveConsistency,
+    as_made,
     bounds_of,
-    index_sink,
     locked,
     manifest_name,
-    meta_of,
     open_parquet,
     read_index,
     read_manifest,
@@ -54,8 +50,8 @@ def recovered(
 ) -> Recovery | None:
     """Make a damaged or missing manifest again, and store it; `None` when another program has done so.
 
-    `frontier` is the log's own at a size, authenticated by `head`. Indexes are written again where they are not those
-    of their rows. Raises `ArchiveFault`, and what asking the log raises.
+    `frontier` is the log's own at a size, authenticated by `head`. Raises `ArchiveFault`, and what asking the log
+    raises.
     """
     with locked(files, identity.log):
         try:
@@ -100,38 +96,26 @@ def _proven(
         if first < at:
             continue
         try:
-            each, rows = _read(files, manifest, first, last)
+            each = _read(files, manifest, first, last)
             end = each.extend(frontier(first))
         except (ArchiveFault, MalformedFrontier):
             continue
         if end == frontier(last):
-            yield _with_index(files, manifest, each, rows)
+            yield each
             at = last
 
 
-def _read(files: ArchiveFiles, manifest: ArchiveManifest, first: int, last: int) -> tuple[ArchivedRange, pa.Table]:
-    """A range as its file of rows shows it, and the rows. Raises `ArchiveFault`."""
+def _read(files: ArchiveFiles, manifest: ArchiveManifest, first: int, last: int) -> ArchivedRange:
+    """A range as its two files show it. Raises `ArchiveFault`."""
     name = f"{manifest.log}/{{}}/{first:012d}-{last:012d}.parquet"
     rows_file, index_file = _file(files, name.format("rows")), _file(files, name.format("index"))
     each = ArchivedRange(first, last, rows_file, index_file, ())
     rows = read_table(open_parquet(files, manifest, each, rows_file), rows_file, SCHEMA)
     if rows["index"].to_pylist() != list(range(first, last)) or rows["log"].unique().to_pylist() != [manifest.log]:
         raise ArchiveFault(f"archive file {rows_file.name}: does not hold entries {first} to {last - 1} of its log")
+    as_made(rows, read_index(files, manifest, each), each)
     subtrees = aligned_subtrees(first, rows["leaf_hash"].to_pylist())
-    return ArchivedRange(first, last, rows_file, index_file, subtrees, *bounds_of(rows)), rows
-
-
-def _with_index(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange, rows: pa.Table) -> ArchivedRange:
-    wanted = index_of(rows, each.first)
-    try:
-        if read_index(files, manifest, each).equals(wanted):
-            return each
-    except ArchiveFault:
-        pass  # written again below
-    with index_sink(meta_of(manifest.identity, each.first, each.last)) as sink:
-        sink.write(wanted)
-        index = files.write(each.index.name, sink.content())
-    return replace(each, index=index)
+    return ArchivedRange(first, last, rows_file, index_file, subtrees, *bounds_of(rows))
 
 
 def _file(files: ArchiveFiles, name: str) -> FileRef:

@@ -20,7 +20,7 @@ from monitor.trust.trust_root import TrustRoot
 from rules.pattern import github_repository, source_repository
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signatures import LISTING_KINDS, check_signers
-from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, Signing, Unreadable
+from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 
 DECODER: Final = 1
@@ -68,13 +68,18 @@ SCHEMA: Final = pa.schema(
         *_OF_SIGNER,
         pa.field("digests", _bytes, nullable=False),
         pa.field("chains", _texts, nullable=False),
-        # Columns of each signer of an entry with several signers; the row itself describes a single signer.
+        # Columns of each signer of an entry with several signers, with all fingerprints; the row itself describes a
+        # single signer.
         pa.field("signers", pa.list_(pa.struct(_OF_SIGNER))),
         pa.field("trust_root", pa.string()),
         pa.field("defect", pa.string()),
         pa.field("leaf_hash", pa.binary(32), nullable=False),
     ]
 )
+KEYS: Final = pa.field("keys", _bytes, nullable=False)
+"""Fingerprints of the keys in certificates. The index alone keeps them: each belongs to one certificate, as a rule."""
+MADE_SCHEMA: Final = SCHEMA.append(KEYS)
+"""Rows as they are made, before a file of rows and an index are written of them."""
 NOT_FROM_LEAF: Final = ("chains", "trust_root")
 
 
@@ -116,18 +121,18 @@ class RowTrust:
 def rows_of(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, trust: RowTrust | None) -> pa.RecordBatch:
     """Rows of entries `[start, start + len(entries))` of one tree, in order. Never raises for any bytes of an entry.
 
-    Chains are judged by `trust`; they are not checked if it is `None`.
+    They have `MADE_SCHEMA`. Chains are judged by `trust`; they are not checked if it is `None`.
     """
     hashes = hashes_of(entries)
-    columns: list[list[Any]] = [[] for _ in SCHEMA.names]
+    columns: list[list[Any]] = [[] for _ in MADE_SCHEMA.names]
     for offset, (entry, leaf_hash) in enumerate(zip(entries, hashes, strict=True)):
         signing = decoded(entry, EntryRef(log, start + offset), api)
         chains = _chains(entry.leaf, signing, trust)
-        values = (log, start + offset, *_values(signing, chains, trust), leaf_hash)
+        values = (log, start + offset, *_values(signing, chains, trust), leaf_hash, _keys(signing))
         for column, value in zip(columns, values, strict=True):
             column.append(value)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, MADE_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=MADE_SCHEMA)
 
 
 def decoded(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadable:
@@ -147,7 +152,12 @@ def _values(signing: Signing | Unreadable, chains: Sequence[str], trust: RowTrus
     at, source = _time(signing.times)
     signers = [_of_signer(each) for each in signing.signers]
     one = signers[0] if len(signers) == 1 else _together(signers)
-    several = [dict(zip(_SIGNER_NAMES, each, strict=True)) for each in signers] if len(signers) > 1 else None
+    several = None
+    if len(signers) > 1:
+        several = [
+            dict(zip(_SIGNER_NAMES, each, strict=True)) | {"fingerprints": _prints(signer.fingerprints)}
+            for each, signer in zip(signers, signing.signers, strict=True)
+        ]
     return (
         at,
         source,
@@ -173,8 +183,23 @@ def _of_signer(signer: Signer) -> tuple[Sequence[Any], ...]:
         _texts_of(_repositories(signer)),
         _texts_of(_workflows(signer)),
         *(_texts_of(_claims(signer, names)) for names in _CLAIMED),
-        _once([fingerprint_bytes(text) for text in signer.fingerprints]),
+        _prints(signer.fingerprints[:1] if signer.form is SignerForm.CERTIFICATE else signer.fingerprints),
     )
+
+
+def _prints(texts: Sequence[str]) -> tuple[bytes, ...]:
+    return _once([fingerprint_bytes(text) for text in texts])
+
+
+def _keys(signing: Signing | Unreadable) -> Sequence[bytes]:
+    """Fingerprints that the signers have and the column `fingerprints` leaves out, ascending."""
+    if isinstance(signing, Unreadable):
+        return ()
+    if len(signing.signers) == 1:
+        (one,) = signing.signers
+        return _prints(one.fingerprints[1:]) if one.form is SignerForm.CERTIFICATE else ()
+    kept = {value for each in signing.signers for value in _of_signer(each)[-1]}
+    return sorted({value for each in signing.signers for value in _prints(each.fingerprints)} - kept)
 
 
 def _together(signers: Sequence[tuple[Sequence[Any], ...]]) -> tuple[Sequence[Any], ...]:

@@ -20,7 +20,7 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.query import Query, keys_of
 from monitor.archive.ranges import ArchivedRange, ArchiveManifest
 from monitor.archive.reading import KeyCache, KeySpan, OpenedFile, SearchAllowance, TooMuch
-from monitor.archive.rows import SCHEMA, Chain
+from monitor.archive.rows import KEYS, SCHEMA, Chain
 from monitor.archive.search_index import (
     ALL_TRUSTED,
     COLUMNS,
@@ -31,6 +31,7 @@ from monitor.archive.search_index import (
     lowered,
     text_key,
     value_key,
+    values_of_rows,
 )
 from monitor.archive.writing import Manifests, open_parquet, read_manifests
 from monitor.model.log_source import CT_APIS
@@ -43,6 +44,8 @@ _TIMED: Final = 1 << 16  # rows whose times are read at once
 _OPENED: Final = 300_000  # column chunks in all cached footers together
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _NO_ROWS: Final = SCHEMA.empty_table()
+_ONE_BY_ONE: Final = 64  # fingerprints looked up one by one; more are compared with all keys of the kind
+_FINGERPRINTED: Final = pa.schema([("entry", pa.int64()), ("value", pa.binary())])
 
 
 @dataclass(slots=True)
@@ -164,21 +167,50 @@ class Archive:
         """Coverage of a search for this query."""
         return self._coverage(query, self.manifests(), damaged, {})
 
-    def rows(self, log: str, first: int, last: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+    def rows(
+        self, log: str, first: int, last: int, columns: Sequence[str], fingerprints: Sequence[bytes] = ()
+    ) -> Iterator[tuple[int, pa.Table]]:
         """Rows of archived entries `[first, last)`, some thousands at a time, each with the index of its first entry.
 
-        The tables have these columns, and `signers`. Raises `ArchiveFault` during iteration, also when an entry is not
+        The tables have these columns, and `signers`; and if there are `fingerprints`, the column `KEYS` with those of
+        them that the index names for the row. Raises `ArchiveFault` during iteration, also when an entry is not
         archived: another process may have moved the archive or removed a range since the caller read the manifest.
         """
         manifest, done = self.manifests().of(log), first
         for each in (each for run in (manifest.runs if manifest is not None else ()) for each in run.ranges):
             if manifest is not None and each.first <= done < min(last, each.last):
                 opened = self._open(manifest, each, is_index=False)
+                pairs = self._fingerprinted(manifest, each, fingerprints) if fingerprints else None
                 for at, rows in opened.pieces(done - each.first, min(last, each.last) - each.first, columns):
-                    yield each.first + at, rows
+                    made = rows
+                    if pairs is not None:
+                        after = pc.greater_equal(pairs["entry"], at)
+                        here = pairs.filter(pc.and_(after, pc.less(pairs["entry"], at + len(rows))))
+                        here = here.set_column(0, "entry", pc.subtract(here["entry"], at))
+                        made = rows.append_column(KEYS, values_of_rows(here, len(rows)))
+                    yield each.first + at, made
                     done = each.first + at + len(rows)
         if done < last:
             raise ArchiveFault(f"{log}: entries {done} to {last - 1} are not archived, or not any more")
+
+    def _fingerprinted(self, manifest: ArchiveManifest, each: ArchivedRange, fingerprints: Sequence[bytes]) -> pa.Table:
+        """Entries of a range, counted from its first, with each of these fingerprints (`value`) of theirs."""
+        opened, kind = self._open(manifest, each, is_index=True), KeyKind.FINGERPRINT
+        wanted = [value_key(kind, value) for value in fingerprints]
+        keys = pa.array(wanted, pa.binary())
+        spans = [KeySpan(key, key) for key in wanted]
+        if len(wanted) > _ONE_BY_ONE:
+            spans = [KeySpan(bytes((kind,)), bytes((kind + 1,)))]
+        parts = [pa.table([[], []], schema=_FINGERPRINTED)]
+        for span in spans:
+            for lines in opened.lines(span):
+                found = lines.filter(pc.is_in(lines["key"], value_set=keys))
+                lists = found["entries"].combine_chunks()
+                owners = found["key"].combine_chunks().take(pc.list_parent_indices(lists))
+                # pyarrow reserves memory for the whole of a slice without an end.
+                values = pc.binary_slice(owners, 1, max(map(len, wanted)))
+                parts.append(pa.table([pc.cast(lists.flatten(), pa.int64()), values], schema=_FINGERPRINTED))
+        return pa.concat_tables(parts)
 
     def entry(self, log: str, index: int) -> ArchiveRow | None:
         """One entry; `None` when it is not archived. Raises `ArchiveFault`."""

@@ -8,12 +8,13 @@ Normalisation is part of the archive's format (`rows.DECODER`), and specified in
 from collections.abc import Iterator
 from enum import IntEnum
 from hashlib import sha256
+from itertools import accumulate
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitor.archive.rows import Chain
+from monitor.archive.rows import KEYS, Chain
 
 LONGEST: Final = 200  # bytes of a text in its key; longer texts end in a digest of all of it
 _ADDRESS: Final = r"<(?P<address>[^<>@\s]{1,128}@[^<>@\s]{1,255})>\s*$"  # RFC 9580 5.11: a user ID holds a name-addr
@@ -52,6 +53,7 @@ COLUMNS: Final = {
     KeyKind.FINGERPRINT: "fingerprints",
 }
 SEARCHED: Final = tuple(COLUMNS)
+_SHA256: Final = 32
 _LEAF_BYTES: Final = 8  # of a leaf hash in its key: rows decide
 INDEX_SCHEMA: Final = pa.schema(
     [pa.field("key", pa.binary(), nullable=False), pa.field("entries", pa.list_(pa.uint32()), nullable=False)]
@@ -91,7 +93,10 @@ _LOWER: Final = {number: number + 32 for number in range(ord("A"), ord("Z") + 1)
 
 
 def index_of(rows: pa.Table, first: int) -> pa.Table:
-    """Index of the entries in `rows`, which begin at `first`: one line per key, sorted; entries count from `first`."""
+    """Index of the entries in `rows`, which begin at `first`: one line per key, sorted; entries count from `first`.
+
+    The rows have `MADE_SCHEMA`.
+    """
     offsets = pc.cast(pc.subtract(rows["index"], first), pa.uint32()).combine_chunks()
     # A key begins with its kind, so lines of one kind after the other are sorted, and memory holds one kind's.
     return pa.concat_tables([_lines_of_kind(kind, rows, offsets) for kind in sorted(KeyKind)]).combine_chunks()
@@ -118,6 +123,47 @@ def _values_of_kind(kind: KeyKind, rows: pa.Table) -> Iterator[tuple[pa.Array, p
             yield pa.repeat(pa.scalar(key, pa.binary()), len(of)), of
     else:
         yield from _values(kind, rows[COLUMNS[kind]].combine_chunks())
+        if kind is KeyKind.FINGERPRINT:
+            yield from _values(kind, rows[KEYS.name].combine_chunks())
+
+
+def with_keys(rows: pa.Table, index: pa.Table) -> pa.Table:
+    """Rows as they were made, with the column of keys that their index keeps.
+
+    Raises `ValueError` when the index has a fingerprint that no row can have.
+    """
+    keys = index["key"].combine_chunks()
+    kind = pc.equal(pc.binary_slice(keys, 0, 1), bytes((KeyKind.FINGERPRINT,)))
+    lists, keys = index["entries"].combine_chunks().filter(kind), keys.filter(kind)
+    # pyarrow reserves memory for the whole of a slice without an end.
+    longest = pc.max(pc.binary_length(keys)).as_py() or 1
+    values = pc.binary_slice(keys, 1, longest).take(pc.list_parent_indices(lists))
+    pairs = pa.table({"entry": lists.flatten(), "value": values})
+    known = rows["fingerprints"].combine_chunks()
+    of_rows = _joined(pc.list_parent_indices(known), known.flatten())
+    is_key = pc.invert(pc.is_in(_joined(pairs["entry"], pairs["value"]), value_set=of_rows))
+    pairs = pairs.filter(is_key)
+    if pc.any(pc.greater_equal(pairs["entry"], len(rows))).as_py():
+        raise ValueError("a fingerprint of an entry that is not of the range")
+    if pc.any(pc.not_equal(pc.binary_length(pairs["value"]), _SHA256)).as_py():
+        raise ValueError("a fingerprint that is not that of a certificate's key")
+    return rows.append_column(KEYS, values_of_rows(pairs, len(rows)))
+
+
+def values_of_rows(pairs: pa.Table, count: int) -> pa.Array:
+    """Values of each of `count` rows, ascending, from pairs of the number of a row (`entry`) and a `value`."""
+    pairs = pairs.sort_by([("entry", "ascending"), ("value", "ascending")])
+    of_each = [0] * count
+    for entry in pairs["entry"].to_pylist():
+        of_each[entry] += 1
+    starts = pa.array(accumulate(of_each, initial=0), pa.int32())
+    return pa.ListArray.from_arrays(starts, pairs["value"].combine_chunks())
+
+
+def _joined(entries: pa.Array, values: pa.Array) -> pa.Array:
+    """One value of each entry's number and value."""
+    numbers = pc.cast(pc.cast(entries, pa.string()), pa.binary())
+    return pc.binary_join_element_wise(numbers, values, pa.scalar(b" ", pa.binary()))
 
 
 def _trusted(chains: pa.Array) -> Iterator[tuple[bytes, pa.Array]]:

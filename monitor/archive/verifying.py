@@ -1,8 +1,8 @@
 """Checks an archive against itself and against the log: files, hashes up to the signed head, index, and rows.
 
-The check recomputes the SHA-256 of every file, the root of every range from its rows' leaf hashes, and each index from
-its rows, and verifies the head's signature. With a source, it derives rows again from entries fetched from the log,
-whose leaf hashes must equal the archived ones.
+The check recomputes the SHA-256 of every file, the root of every range from its rows' leaf hashes, and each index
+from its rows (but for the keys of certificates, which the index alone keeps), and verifies the head's signature. With
+a source, it derives rows again from entries fetched from the log, whose leaf hashes must equal the archived ones.
 """
 
 from collections import Counter
@@ -16,8 +16,7 @@ import pyarrow as pa
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest
 from monitor.archive.rows import NOT_FROM_LEAF, RowTrust, rows_of
-from monitor.archive.search_index import index_of
-from monitor.archive.writing import bounds_of, read_index, read_manifest, read_rows
+from monitor.archive.writing import as_made, bounds_of, read_index, read_made, read_manifest, read_rows
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogApi, LogSource, SignedHead, read_head
 from tlog.merkle import aligned_subtrees
@@ -27,11 +26,10 @@ _AT_ONCE: Final = 256  # entries requested at once; Rekor v1 needs several reque
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged range, and why. If `index_only`, its rows are sound and repair needs no request to the log."""
+    """One damaged range, and why."""
 
     each: ArchivedRange
     reason: str
-    index_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +83,9 @@ def _damage(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange)
     try:
         rows = read_rows(files, manifest, each)
         _check_rows(manifest, each, rows)
+        as_made(rows, read_index(files, manifest, each), each)
     except ArchiveFault as fault:
         yield Damage(each, str(fault))
-        return
-    try:
-        is_index = read_index(files, manifest, each).equals(index_of(rows, each.first))
-    except ArchiveFault as fault:
-        yield Damage(each, str(fault), index_only=True)
-        return
-    if not is_index:
-        yield Damage(each, f"archive file {each.index.name}: is not the index of its rows", index_only=True)
 
 
 def _check_rows(manifest: ArchiveManifest, each: ArchivedRange, rows: pa.Table) -> None:
@@ -135,7 +126,7 @@ def check_sample(
         here = [index for index in wanted if each.first <= index < each.last]
         if not here or each.first in unsound:
             continue
-        stored = read_rows(files, manifest, each)
+        stored = read_made(files, manifest, each)
         if (differs := _differing(stored, each, derivation, here)) is not None:
             yield Damage(each, f"archive file {each.rows.name}: the row of entry {differs} differs from the entry")
 

@@ -19,9 +19,18 @@ import pyarrow.parquet as pq
 
 from alerts.alert import counted
 from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
-from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, ArchivedRun, ArchiveManifest, from_json, to_json
-from monitor.archive.rows import DECODER, SCHEMA, SIGNER_TEXTS, UNREADABLE
-from monitor.archive.search_index import INDEX_SCHEMA, index_of
+from monitor.archive.ranges import (
+    MANIFEST,
+    RANGE,
+    VERSION,
+    ArchivedRange,
+    ArchivedRun,
+    ArchiveManifest,
+    from_json,
+    to_json,
+)
+from monitor.archive.rows import DECODER, MADE_SCHEMA, SCHEMA, SIGNER_TEXTS, UNREADABLE
+from monitor.archive.search_index import INDEX_SCHEMA, index_of, with_keys
 from monitor.model.log_source import LogIdentity, Position
 from tlog.merkle import Frontier, aligned_subtrees
 
@@ -230,11 +239,11 @@ class ArchiveWriter(ManifestWriter):
             raise ArchiveFault(
                 f"{after.log}: the archive's entries before {before.size} are not those that were proven"
             )
-        rows = pa.Table.from_batches(self._pending, SCHEMA)
+        rows = pa.Table.from_batches(self._pending, MADE_SCHEMA)
         kept, tail = run.ranges, None
         if run.ranges and run.last % RANGE:
             kept, tail = run.ranges[:-1], run.ranges[-1]
-            rows = pa.concat_tables([read_rows(self.files, self.manifest, tail), rows])
+            rows = pa.concat_tables([read_made(self.files, self.manifest, tail), rows])
         written = tuple(write_range(self.files, self.manifest.identity, part) for part in _cut(rows))
         grown = ArchivedRun(run.start, (*kept, *written), head, proof)
         # The leaf hashes in the files must lead to the root that the log signed, before a manifest names the files.
@@ -272,14 +281,17 @@ def _cut(rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def write_range(files: ArchiveFiles, identity: LogIdentity, rows: pa.Table) -> ArchivedRange:
-    """Write the rows of one range and their index. The manifest does not name them yet. Raises `ArchiveFault`."""
+    """Write the rows of one range and their index. The manifest does not name them yet. Raises `ArchiveFault`.
+
+    The rows have `MADE_SCHEMA`; the column that this has beside `SCHEMA` is in the index alone.
+    """
     first = rows["index"][0].as_py()
     last = first + len(rows)
     subtrees = aligned_subtrees(first, rows["leaf_hash"].to_pylist())
     name = f"{identity.log}/{{}}/{first:012d}-{last:012d}.parquet"
     meta = meta_of(identity, first, last)
     with rows_sink(meta) as sink:
-        sink.write(rows)
+        sink.write(rows.select(SCHEMA.names))
         rows_file = files.write(name.format("rows"), sink.content())
     del sink
     with index_sink(meta) as sink:
@@ -306,13 +318,14 @@ def bounds_of(rows: pa.Table) -> tuple[datetime | None, datetime | None, int, in
 
 
 def meta_of(identity: LogIdentity, first: int, last: int) -> dict[str, str]:
-    """Metadata of every file: its log, key, entries and decoder."""
+    """Metadata of every file: its log, key, entries, decoder and the archive's format."""
     return {
         f"{_META}log": identity.log,
         f"{_META}key": sha256(identity.spki).hexdigest(),
         f"{_META}first": str(first),
         f"{_META}last": str(last),
         f"{_META}decoder": str(DECODER),
+        f"{_META}format": str(VERSION),
     }
 
 
@@ -399,6 +412,23 @@ def read_index(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRan
     """All of a range's index, from a file whose SHA-256 is the manifest's. Raises `ArchiveFault`."""
     check_digest(files, each.index)
     return read_table(open_parquet(files, manifest, each, each.index), each.index, INDEX_SCHEMA)
+
+
+def read_made(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange) -> pa.Table:
+    """All rows of a range as they were made, from both of its files. Raises `ArchiveFault`."""
+    return as_made(read_rows(files, manifest, each), read_index(files, manifest, each), each)
+
+
+def as_made(rows: pa.Table, index: pa.Table, each: ArchivedRange) -> pa.Table:
+    """Rows of a range with the keys that its index keeps. Raises `ArchiveFault` when it is not the rows' index."""
+    try:
+        made = with_keys(rows, index)
+        if index.equals(index_of(made, each.first)):
+            return made
+        why = ""
+    except (pa.ArrowException, ValueError) as error:
+        why = f" ({error})"
+    raise ArchiveFault(_damaged(each.index, f"is not the index of its rows{why}"))
 
 
 def index_parts(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ from monitor.archive.building import ArchiveProgress, CollectedRows, RowReader, 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.verifying import Damage
-from monitor.archive.writing import ArchiveWriter, ManifestWriter, read_rows, write_range
+from monitor.archive.writing import ArchiveWriter, ManifestWriter, write_range
 from monitor.backscan.progress import ScanState
 from monitor.backscan.range import ScanEnvironment, begin_range, scan_range
 from monitor.model.log_source import LogSource, TrustedHead
@@ -79,20 +79,17 @@ def mend(
     rows: RowReader,
     world: ScanEnvironment,
 ) -> None:
-    """Write a damaged range's files again: its index from its rows, or both from the log.
+    """Write a damaged range's files again, from the log.
 
     Raises `ArchiveFault` when the log now shows other entries than the proven ones, or when a `source` is needed and
     missing; and the errors of reading a log.
     """
     old, manifest = damage.each, writer.manifest
-    if damage.index_only:
-        table = read_rows(writer.files, manifest, old)
-    else:
-        if source is None:
-            raise ArchiveFault(f"{damage.reason}. Its entries must be read again: the log has to be asked")
-        collected = CollectedRows()
-        _scan(source, collected, known, (old.first, old.last), store=store, rows=rows, world=world)
-        table = pa.Table.from_batches(collected.batches)
+    if source is None:
+        raise ArchiveFault(f"{damage.reason}. Its entries must be read again: the log has to be asked")
+    collected = CollectedRows()
+    _scan(source, collected, known, (old.first, old.last), store=store, rows=rows, world=world)
+    table = pa.Table.from_batches(collected.batches)
     if aligned_subtrees(old.first, table["leaf_hash"].to_pylist()) != old.subtrees:
         raise ArchiveFault(f"{manifest.log}: entries {old.first} to {old.last} are not those that were archived before")
     with writer.locked():

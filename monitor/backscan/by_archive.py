@@ -126,7 +126,7 @@ def _candidates(
 ) -> tuple[dict[int, str], int]:
     """Leaf hashes by index of the candidates in `[first, last)`, and the end of the entries that they are all of."""
     chosen: list[int] = []
-    for at, rows in archive.rows(log, first, last, search.columns):
+    for at, rows in archive.rows(log, first, last, search.columns, search.fingerprints):
         chosen += [at + number for number in search.find(rows)]
         if len(chosen) > _MOST_CANDIDATES:
             last = chosen[_MOST_CANDIDATES]

@@ -18,7 +18,7 @@ from distributed import Future
 from typing_extensions import override
 
 from alerts.alert import counted
-from monitor.archive.rows import SCHEMA, RowTrust, rows_of
+from monitor.archive.rows import MADE_SCHEMA, RowTrust, rows_of
 from monitor.cluster.worker import CouldNotAsk, Reply, read_range
 from monitor.cluster.workers import ResultCheck, SharedRun
 from monitor.following.follower import BatchScanner, WantedEntries, fetch, read_ahead
@@ -97,7 +97,7 @@ class RowWork(ReadingProduct):
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise WrongReply(f"its rows cannot be read: {str(error)[:200]}", certain=True) from error
-        if not table.schema.equals(SCHEMA):
+        if not table.schema.equals(MADE_SCHEMA):
             raise WrongReply("its rows have other columns", certain=True)
         batches = table.combine_chunks().to_batches()
         if len(batches) != 1:

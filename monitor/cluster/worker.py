@@ -25,7 +25,7 @@ import monitor
 import rules
 import sigstore_entries
 import tlog
-from monitor.archive.rows import DECODER, SCHEMA, RowTrust, rows_of
+from monitor.archive.rows import DECODER, MADE_SCHEMA, RowTrust, rows_of
 from monitor.following.follower import fetch, read_ahead
 from monitor.following.scan_batch import BatchMatches, Fetched, RuleScanner, joined
 from monitor.http_fetcher import HttpFetcher, Throttled
@@ -65,8 +65,8 @@ class WorkerJob:
 class Reply:
     """Entries `[start, stop)` as a worker read them. `hashes` are their leaf hashes, 32 bytes each.
 
-    `rows` is an Arrow stream of `monitor.archive.rows.SCHEMA`, `scan` the matches of the rules. `timed` are the times
-    that a Rekor v1 log claims. `requests` were asked of the log.
+    `rows` is an Arrow stream of `monitor.archive.rows.MADE_SCHEMA`, `scan` the matches of the rules. `timed` are the
+    times that a Rekor v1 log claims. `requests` were asked of the log.
     """
 
     start: int
@@ -266,7 +266,7 @@ def _fetcher(run: WorkerJob, allowance: SharedAllowance) -> HttpFetcher:
 def to_stream(rows: list[pa.RecordBatch]) -> bytes:
     """Rows as a compressed Arrow stream."""
     made = pa.BufferOutputStream()
-    with pa.ipc.new_stream(made, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+    with pa.ipc.new_stream(made, MADE_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
         for each in rows:
             stream.write_batch(each)
     raw: bytes = made.getvalue().to_pybytes()

@@ -138,9 +138,9 @@ def verify(
 ) -> None:
     """Compute every root from the archived leaf hashes again, every index and search map; derive a sample of rows.
 
-    The command names each damaged file. With --mend it writes the file again: an index from its rows, rows from the
-    log, which must show the entries that were proven; a damaged or missing manifest from the files that the log's
-    signed head proves, and from the log where one does not. Exits 3 when a file stays damaged.
+    The command names each damaged file. With --mend it writes the file again, from the log, which must show the
+    entries that were proven; a damaged or missing manifest from the files that the log's signed head proves, and
+    from the log where one does not. Exits 3 when a file stays damaged.
 
     Examples:
       signwatch archive verify
@@ -235,8 +235,7 @@ def _verify(
         derivation = Derivation(source, head, roots)
         for run in manifest.runs:
             wanted = sample_of(run, count, Random())  # noqa: S311  any sample will do
-            unsound = {first for first, each in damaged.items() if not each.index_only}
-            found = check_sample(parts.files, manifest, derivation, wanted, unsound=unsound)
+            found = check_sample(parts.files, manifest, derivation, wanted, unsound=damaged)
             damaged |= {each.each.first: each for each in found}
         for fingerprint, rows in derivation.unknown.items():
             note(

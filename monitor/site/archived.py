@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchCoverage
-from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query
-from monitor.archive.rows import SIGNER_TEXTS, Chain
+from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query, keys_of
+from monitor.archive.rows import KEYS, SIGNER_TEXTS, Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.store.signings import FindingsHistory, LogRead, PastSigning, SigningCursor, Signings
@@ -109,6 +109,9 @@ class ArchivedHistory:
         if found is not None:
             return found
         row = self._archive.entry(log, index)
+        if row is not None and (prints := _fingerprints(subject)):
+            for _, rows in self._archive.rows(log, index, index + 1, (), prints):
+                row = _with_fingerprints(row, rows[KEYS.name][0].as_py())
         archived = None if row is None else past_of_row(row)
         return archived if archived is not None and _is_of(subject, archived.signing) else None
 
@@ -135,7 +138,8 @@ class ArchivedHistory:
         if subject.kind is SubjectKind.FINGERPRINT:
             # The subject is the key itself, so the issuer of its certificate does not count.
             answer = self._archive.search(replace(first, limit=limit), also=also)
-            rows, vouched, others, coverage = answer.rows, answer.total, 0, answer.coverage
+            found = [_with_fingerprints(row, _fingerprints(subject)) for row in answer.rows]
+            rows, vouched, others, coverage = tuple(found), answer.total, 0, answer.coverage
         else:
             trusted = self._archive.search(replace(first, limit=limit, trusted=True), also=also)
             rest = self._archive.search(replace(first, limit=_MAX_OTHERS, trusted=False), also=also)
@@ -233,6 +237,18 @@ def _read_of(archived: LogSearchCoverage, read: LogRead | None) -> LogRead:
     first, last = archived.spans[0][0], archived.spans[-1][1]
     at, trouble = (archived.signed_at, False) if read is None else (read.at, read.trouble)
     return LogRead(archived.log, first, last, archived.size, at, trouble)
+
+
+def _fingerprints(subject: Subject) -> list[bytes]:
+    """The fingerprint that the subject is; empty for other subjects."""
+    if subject.kind is not SubjectKind.FINGERPRINT:
+        return []
+    return [key.low[1:] for query in queries_of(subject) for key in keys_of(query)]
+
+
+def _with_fingerprints(row: ArchiveRow, found: Sequence[bytes]) -> ArchiveRow:
+    """A row of one signer with the fingerprints under which the index names it: its own lack its certificate's key."""
+    return replace(row, fingerprints=tuple(dict.fromkeys([*row.fingerprints, *(each.hex() for each in found)])))
 
 
 def past_of_row(row: ArchiveRow) -> PastSigning:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
-from monitor.archive.rows import SCHEMA
+from monitor.archive.rows import MADE_SCHEMA
 from monitor.archive.search import Archive
 from monitor.archive.writing import manifest_name, write_range
 from monitor.config import WebConfig
@@ -64,9 +64,9 @@ def _rows() -> pa.Table:
         else pa.nulls(ENTRIES, field.type)
         if field.nullable
         else empty.cast(field.type)
-        for field in SCHEMA
+        for field in MADE_SCHEMA
     ]
-    return pa.table([each.cast(field.type) for each, field in zip(made, SCHEMA, strict=True)], schema=SCHEMA)
+    return pa.table([each.cast(field.type) for each, field in zip(made, MADE_SCHEMA, strict=True)], schema=MADE_SCHEMA)
 
 
 def _each(text: str) -> pa.Array:

@@ -9,6 +9,7 @@ import pytest
 
 from monitor.archive import search
 from monitor.archive.query import MatchMode, Query
+from monitor.archive.ranges import VERSION
 from monitor.archive.rows import decoded
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import read_manifest, read_rows
@@ -220,11 +221,11 @@ def test_a_damaged_file_is_named_and_the_answer_says_what_it_lacks(place: Place,
 def test_an_archive_of_a_newer_format_is_refused_and_left_alone(place: Place) -> None:
     place.build()
     path = place.folder / "archive" / "rekor-v2" / "archive.json"
-    newer = json.loads(path.read_text()) | {"version": 2}
+    newer = json.loads(path.read_text()) | {"version": VERSION + 1}
     path.write_text(json.dumps(newer))
     _, said = place.run("search", "dev3@example.com", expect=3)
-    assert "format 2" in said
-    assert "format 2" in place.build(expect=3)
+    assert f"is of format {VERSION + 1}" in said
+    assert f"is of format {VERSION + 1}" in place.build(expect=3)
     assert json.loads(path.read_text()) == newer
 
 

@@ -2,10 +2,13 @@
 
 import random
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from monitor.archive import reading
 from monitor.archive.candidates import CandidateSearch
@@ -131,7 +134,7 @@ def archive_of(entries: Sequence[LogEntry], api: LogApi, folder: Path) -> Archiv
 
 def candidates(archive: Archive, search: CandidateSearch, first: int, last: int) -> list[int]:
     found = []
-    for at, rows in archive.rows(LOG, first, last, search.columns):
+    for at, rows in archive.rows(LOG, first, last, search.columns, search.fingerprints):
         found += [at + number for number in search.find(rows)]
     return found
 
@@ -281,6 +284,65 @@ def selected(body: bytes, select: Condition, folder: Path) -> tuple[list[int], l
     hits = read_log(entries, matcher, LogApi.REKOR_V2).hits
     archive = archive_of(entries, LogApi.REKOR_V2, folder)
     return [hit.signing.where.index for hit in hits], candidates(archive, CandidateSearch(matcher, LOG), 0, 1)
+
+
+def own_key(number: int) -> EllipticCurvePrivateKey:
+    return made.make_key(f"own {number}")
+
+
+def spki_of(number: int) -> bytes:
+    return own_key(number).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def certified(number: int) -> bytes:
+    """A certificate of `dev3@example.com` or another person, with a key of its own."""
+    return made.make_certificate(CA, key=own_key(number), san=f"dev{number % 7}@example.com", serial=9_000 + number)
+
+
+def of_key(number: int) -> FieldMatch:
+    return is_("fingerprint", sha256(spki_of(number)).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("select", "hits", "most"),
+    [
+        pytest.param(of_key(3), [3, 71, 72, 73, 74], 5, id="alone"),
+        pytest.param(is_("fingerprint", sha256(certified(60)).hexdigest()), [60, 73], 2, id="the certificate's own"),
+        pytest.param(
+            FieldMatch("fingerprint", (*of_key(60).patterns, *of_key(68).patterns)), [60, 68, 73], 3, id="one of two"
+        ),
+        pytest.param(AllOf((of_key(3), is_("identity", "dev3@example.com"))), [3, 72, 73, 74], 4, id="all"),
+        pytest.param(AllOf((of_key(3), is_("identity", "dev4@example.com"))), [], 0, id="all, of two signers"),
+        pytest.param(AnyOf((of_key(3), is_("identity", "dev5@example.com"))), None, 16, id="any"),
+        pytest.param(AllOf((of_key(3), Not(is_("kind", "dsse")))), [3, 71], 2, id="all with a negation"),
+        pytest.param(AllOf((of_key(3), Not(of_key(60)))), [3, 71, 72, 73, 74], 5, id="all with another's negation"),
+        pytest.param(
+            AllOf((is_("identity", "dev3@example.com"), Not(of_key(3)))), None, 16, id="a negation of the key"
+        ),
+        pytest.param(Not(of_key(3)), None, 75, id="a negation alone"),
+        pytest.param(Not(AnyOf((of_key(3), is_("kind", "dsse")))), None, 75, id="not any"),
+    ],
+)
+def test_a_rule_about_the_key_of_a_certificate_misses_nothing(
+    select: Condition, hits: list[int] | None, most: int, tmp_path: Path, small_ranges: None
+) -> None:
+    bodies = [made.hashedrekord_v2(certified(number), f"{number:064x}") for number in range(71)]
+    bodies.append(made.hashedrekord_v2(spki_of(3), "71" * 32))
+    bodies.append(made.dsse_v2(certified(3), certified(4), payload="72" * 32))
+    bodies.append(made.dsse_v2(certified(60), certified(3), payload="73" * 32))
+    bodies.append(made.dsse_v2(certified(3), spki_of(4), payload="74" * 32))
+    entries = [LogEntry(body) for body in bodies]
+    archive = archive_of(entries, LogApi.REKOR_V2, tmp_path)
+    # Other rules change nothing: as many keys as make the search read all keys of a range in place of each alone.
+    more = [Rule(f"other-{number}", of_key(100 + number)) for number in range(70)]
+    for rules in ([Rule("one", select)], [Rule("one", select), *more]):
+        matcher = compile_rules(rules)
+        read = [hit.signing.where.index for hit in read_log(entries, matcher, LogApi.REKOR_V2).hits]
+        assert hits is None or read == hits
+        for first, last in ((0, len(entries)), (2, 73)):
+            found = candidates(archive, CandidateSearch(matcher, LOG), first, last)
+            assert {index for index in read if first <= index < last} <= set(found)
+            assert len(found) <= most
 
 
 def test_five_thousand_rules_find_what_the_log_gives(tmp_path: Path) -> None:

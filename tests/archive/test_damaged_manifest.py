@@ -153,9 +153,8 @@ def test_only_files_that_prove_themselves_are_kept_and_the_rest_is_read_again(tw
             (two.folder / "archive" / each.index.name).write_bytes(b"no index")
     harm(manifest_path(two), "truncated")
     said = two.run("archive", "verify", "--mend", "--log", "rekor-v2", "--jobs", "1")[1]
-    kept, again = (4, 0) if harmed == "index" else (3, 64)
-    assert f"{kept} files of entries are proven" in said
-    assert f"{again} entries were read again" in said
+    assert "3 files of entries are proven" in said
+    assert "64 entries were read again" in said
     two.run("archive", "verify", "--all")
     assert two.archive.search(EVERYTHING) == before
 

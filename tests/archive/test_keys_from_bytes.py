@@ -11,7 +11,7 @@ from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_building import build_maps
 from monitor.archive.map_files import read_maps
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
-from monitor.archive.rows import SCHEMA, rows_of
+from monitor.archive.rows import MADE_SCHEMA, rows_of
 from monitor.archive.search_index import SEARCHED, index_of
 from monitor.archive.writing import ManifestWriter, manifest_name, write_range
 from monitor.model.log_source import LogApi, LogEntry
@@ -96,7 +96,7 @@ def archived_keys(rows: pa.Table) -> list[set[bytes]]:
 
 def rows(bodies: Sequence[bytes], first: int = 0) -> pa.Table:
     batch = rows_of([LogEntry(each) for each in bodies], first, LOG.log, LogApi.REKOR_V2, None)
-    return pa.Table.from_batches([batch], SCHEMA)
+    return pa.Table.from_batches([batch], MADE_SCHEMA)
 
 
 def test_keys_of_every_entry_follow_from_its_bytes_by_the_text_alone() -> None:

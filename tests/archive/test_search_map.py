@@ -23,7 +23,7 @@ from monitor.archive.map_answers import answer_document
 from monitor.archive.map_building import MapBuilder, build_maps, check_maps, rebuild_maps
 from monitor.archive.map_files import read_maps
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
-from monitor.archive.rows import SCHEMA
+from monitor.archive.rows import MADE_SCHEMA
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import AnswerInvalid, check_answer
 from monitor.archive.writing import ManifestWriter, manifest_name, write_range
@@ -60,7 +60,7 @@ def small_maps() -> Iterator[None]:
 
 
 def rows_of_entries(entries: Entries, first: int) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [[] for _ in entries] for name in SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [[] for _ in entries] for name in MADE_SCHEMA.names}
     columns |= {
         "log": [LOG.log] * len(entries),
         "index": list(range(first, first + len(entries))),
@@ -77,7 +77,7 @@ def rows_of_entries(entries: Entries, first: int) -> pa.Table:
         "defect": [None] * len(entries),
         "leaf_hash": [sha256(b"\x00" + leaf(number)).digest() for number in range(first, first + len(entries))],
     }
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=MADE_SCHEMA)
 
 
 def leaf(number: int) -> bytes:

@@ -15,6 +15,7 @@ from monitor.archive.compacting import compact, compactable
 from monitor.archive.map_building import rebuild_maps
 from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import ArchivedRange, ArchiveManifest, to_json
+from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
     ManifestWriter,
@@ -22,8 +23,8 @@ from monitor.archive.writing import (
     manifest_name,
     meta_of,
     read_index,
+    read_made,
     read_manifest,
-    read_rows,
     rows_sink,
 )
 from tests.archive.conftest import RANGE, Place, varied_bodies
@@ -46,10 +47,10 @@ def rewritten(
 ) -> None:
     """Change rows of the first range as a person who controls the folder would: files and manifests fit each other."""
     manifest, each = manifest_of(place), first_range(place)
-    rows = change(read_rows(place.files, manifest, each))
+    rows = change(read_made(place.files, manifest, each))
     meta = meta_of(manifest.identity, each.first, each.last)
     with rows_sink(meta) as sink:
-        sink.write(rows)
+        sink.write(rows.select(SCHEMA.names))
         new = replace(each, rows=place.files.write(each.rows.name, sink.content()))
     if with_index:
         with index_sink(meta) as sink:
@@ -234,7 +235,7 @@ def test_compaction_opens_fewer_files_and_changes_no_answer(place: Place, monkey
     assert [(each.first, each.last) for each in run.ranges] == [(0, 256), (256, 320), (320, 330)]
     assert [place.archive.search(query, per_day=True) for query in queries] == before
     joined = run.ranges[0]
-    rows = read_rows(place.files, manifest_of(place), joined)
+    rows = read_made(place.files, manifest_of(place), joined)
     assert read_index(place.files, manifest_of(place), joined).equals(index_of(rows, 0))
     place.run("archive", "verify", "--all")
     on_disk = {path.name for path in (place.folder / "archive").rglob("*.parquet")}
@@ -285,7 +286,7 @@ def test_the_index_holds_each_entry_once_however_its_values_are_spelled() -> Non
             "identities": [["A@x", "a@X"], ["Pat <p@x>"]],
             **{name: pa.array([[], []], pa.list_(pa.string())) for name in ("issuers", "repositories", "workflows")},
             "chains": [["trusted"], ["key"]],
-            **{name: pa.array([[], []], pa.list_(pa.binary())) for name in ("digests", "fingerprints")},
+            **{name: pa.array([[], []], pa.list_(pa.binary())) for name in ("digests", "fingerprints", "keys")},
         }
     )
     lines = index_of(table, 7).to_pylist()

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 import monitor.cluster.worker as theirs
-from monitor.archive.rows import SCHEMA
+from monitor.archive.rows import MADE_SCHEMA
 
 _ORDERS = Path(os.environ["SIGNWATCH_TEST_ORDERS"])
 _true_read, _true_build, _true_enlist = getattr(theirs, "true", (theirs.read_range, theirs.build_id, theirs.enlist))
@@ -54,9 +54,11 @@ def _one_identity(reply: theirs.Reply) -> theirs.Reply:
     rows = pa.ipc.open_stream(reply.rows).read_all()
     wrong = rows["identities"].to_pylist()
     wrong[len(wrong) // 2] = ["mallory@example.com"]
-    at = SCHEMA.get_field_index("identities")
+    at = MADE_SCHEMA.get_field_index("identities")
     (batch,) = (
-        rows.set_column(at, SCHEMA.field(at), pa.array(wrong, SCHEMA.field(at).type)).combine_chunks().to_batches()
+        rows.set_column(at, MADE_SCHEMA.field(at), pa.array(wrong, MADE_SCHEMA.field(at).type))
+        .combine_chunks()
+        .to_batches()
     )
     return replace(reply, rows=theirs.to_stream([batch]))
 
@@ -72,9 +74,9 @@ def _fewer(reply: theirs.Reply) -> theirs.Reply:
 
 def _foreign(reply: theirs.Reply) -> theirs.Reply:
     rows = pa.ipc.open_stream(reply.rows).read_all().combine_chunks().to_batches()[0]
-    at = SCHEMA.get_field_index("log")
+    at = MADE_SCHEMA.get_field_index("log")
     columns = [pa.array(["other"] * len(rows)) if number == at else each for number, each in enumerate(rows.columns)]
-    return replace(reply, rows=theirs.to_stream([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)]))
+    return replace(reply, rows=theirs.to_stream([pa.RecordBatch.from_arrays(columns, schema=MADE_SCHEMA)]))
 
 
 def _no_matches(reply: theirs.Reply) -> theirs.Reply:

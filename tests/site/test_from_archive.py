@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
@@ -24,7 +26,15 @@ from sigstore_entries.signing import EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.archive.conftest import varied_bodies
 from tests.site.scene import LOG, REPOSITORY, Scene, scene, shown
-from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate
+from tests.support.entries import (
+    Authority,
+    dsse_v2,
+    github_claims,
+    hashedrekord_v2,
+    make_ca,
+    make_certificate,
+    make_key,
+)
 from tests.support.served_log import CA, ISSUER
 from tlog.merkle import Frontier
 
@@ -220,6 +230,32 @@ def test_a_signing_of_an_archived_name_has_its_page_however_old(deep: Scene, ind
 @pytest.mark.parametrize(("name", "index"), [(REPOSITORY, 9_999), ("https://github.com/acme/other", 5)])
 def test_an_entry_that_is_not_of_the_name_has_no_page(deep: Scene, name: str, index: int) -> None:
     deep.visitor().get("/signing", params={"name": name, "log": LOG, "index": index}, expect=404)
+
+
+def test_the_key_of_a_certificate_leads_to_its_signings_and_their_pages(tmp_path: Path) -> None:
+    keys = [make_key(f"own {number}") for number in range(3)]
+    spki = [key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    mine, other = (make_certificate(CA, key=key, serial=number + 1) for number, key in enumerate(keys[:2]))
+    bodies = [hashedrekord_v2(other, "ab" * 32), dsse_v2(other, mine), hashedrekord_v2(mine, "cd" * 32)]
+    names = [sha256(raw).digest().hex(":") for raw in (spki[0], mine)]
+    with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, [*bodies, hashedrekord_v2(spki[0], "ef" * 32)])) as site:
+        visitor = site.visitor()
+        for name, indexes in zip(names, ([1, 2, 3], [1, 2]), strict=True):
+            document = visitor.get("/look.json", params={"name": name}).json()
+            assert sorted(each["index"] for each in document["signings"]) == indexes
+            for each in document["signings"]:
+                assert any(name.replace(":", "") in signer["fingerprints"] for signer in each["signers"])
+            for index in indexes:
+                page = shown(visitor.get("/signing", params={"name": name, "log": LOG, "index": index}))
+                assert f"Entry {index} of {LOG}" in page
+            visitor.get("/signing", params={"name": name, "log": LOG, "index": 0}, expect=404)
+        past = site.site.past
+        for index in (1, 2, 3):
+            found = past.entry(read_subject(names[0]), LOG, index)
+            assert found is not None
+            assert any(sha256(spki[0]).hexdigest() in signer.fingerprints for signer in found.signing.signers)
+        assert past.entry(read_subject(names[0]), LOG, 0) is None
+        assert past.entry(read_subject(sha256(spki[2]).digest().hex(":")), LOG, 1) is None
 
 
 def test_what_lies_deeper_than_pages_lead_is_said(deep: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
