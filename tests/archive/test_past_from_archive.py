@@ -2,10 +2,12 @@
 
 import json
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from monitor.archive.query import Query
 from monitor.following.scan_batch import RuleScanner
@@ -15,7 +17,7 @@ from monitor.store.reading import Reading
 from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from tests.archive.conftest import GITHUB, Place, readable_bodies
-from tests.support.entries import CA_NOT_AFTER, PLACEHOLDER_SIGNATURE, hashedrekord_v2, make_certificate
+from tests.support.entries import CA_NOT_AFTER, PLACEHOLDER_SIGNATURE, hashedrekord_v2, make_certificate, make_key
 from tests.support.served_log import CA, signing_body
 
 RULES = """\
@@ -102,11 +104,16 @@ def test_a_wrong_signature_is_kept_and_told_where_the_archive_answers_as_well(pl
         assert "entry-signature-wrong" in [each.alert.kind for each in reading.alerts(1000)]
 
 
+OWN_KEY = make_key("own")
+OWN_SPKI = OWN_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 def many_rules(count: int) -> str:
-    """Rules by exact text, glob, regular expression, digest and negation, and one on a field that no column holds."""
+    """Rules by text, glob, regular expression, digest, key of a certificate, negation, and a field no column holds."""
     rules: list[dict[str, Any]] = [
         {"id": "regex", "select": {"identity": {"regex": "(?i)dev[35]@.*"}}},
         {"id": "no-issuer", "select": {"all": [{"kind": "dsse"}, {"not": {"issuer": GITHUB}}]}},
+        {"id": "key", "select": {"fingerprint": sha256(OWN_SPKI).hexdigest()}},
         {"id": "not-stored", "select": {"run_invocation_uri": {"glob": "*/runs/7*"}, "issuer": GITHUB}},
         *({"id": f"digest-{n}", "select": {"digest": f"sha256:{n:064x}"}} for n in range(40, 60)),
     ]
@@ -121,7 +128,7 @@ def many_rules(count: int) -> str:
 
 @pytest.mark.parametrize("count", [250, 5_000])
 def test_any_number_of_rules_of_any_form_is_answered_from_the_archive(place: Place, count: int) -> None:
-    place_with(place, many_rules(count))
+    place_with(place, many_rules(count), hashedrekord_v2(make_certificate(CA, key=OWN_KEY), "ef" * 32))
     wanted = in_log(place, many_rules(count))
     # Reading the range would meet this entry, which no rule selects; fetching candidates does not.
     selected = {index for index, _ in wanted}
@@ -130,6 +137,7 @@ def test_any_number_of_rules_of_any_form_is_answered_from_the_archive(place: Pla
     found = findings(place)
     place.served.log.served.clear()
     assert {rule for _, rule, _ in found} >= {"regex", "no-issuer", "not-stored", "digest-41", "rule-1"}
+    assert (200, "key") in wanted
     assert [(index, rule) for index, rule, _ in found] == wanted
 
 
