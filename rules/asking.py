@@ -7,6 +7,7 @@ the subscriber's own past says of it. A list kept elsewhere, a command and what 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -38,6 +39,8 @@ KEYS_VERSION: Final = 1
 SUBSCRIBERS: Final = "subscribers"
 """Name of the channel that every alert of a request is routed to."""
 MAX_TEXT: Final = 16 * 1024
+# JSON writes a character beyond U+FFFF as a pair of surrogates, YAML as one escape.
+_PAIR: Final = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
 MAX_PATTERNS: Final = 20
 MAX_REGEX: Final = 200
 MAX_PROGRAM: Final = 2_000
@@ -95,7 +98,13 @@ def read_ask(text: str) -> Ask:
 
 def ask_of(select: Mapping[str, Any], expect: Mapping[str, Any]) -> Ask:
     """Make a request of plain values. Raises `DocumentError`."""
-    return read_ask(json.dumps({"select": select, **({"expect": expect} if expect else {})}))
+    text = json.dumps({"select": select, **({"expect": expect} if expect else {})})
+    return read_ask(_PAIR.sub(_one_escape, text))
+
+
+def _one_escape(pair: re.Match[str]) -> str:
+    character = json.loads(f'"{pair[0]}"')
+    return f"\\U{ord(character):08x}"
 
 
 def rule_of(number: int, document: str) -> Rule:

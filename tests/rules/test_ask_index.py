@@ -122,6 +122,13 @@ def test_equal_requests_have_one_digest_however_they_are_written() -> None:
     assert read_ask("select: {identity: b@acme.example}").digest != one.digest
 
 
+@pytest.mark.parametrize("text", ["refs/heads/\U0001f680", "\\\U0001f680", "\\ud83d\\ude80", "a\u2028b\x85c", '"\\'])
+def test_a_name_with_any_characters_can_be_asked_for(text: str) -> None:
+    """JSON writes characters beyond U+FFFF as two escapes, which YAML refuses."""
+    ask = ask_of({"identity": text}, {"ref": [text]})
+    assert json.loads(ask.document) == {"select": {"identity": text}, "expect": {"ref": [text]}}
+
+
 def test_a_stored_request_that_cannot_be_read_is_an_error_with_its_number() -> None:
     with pytest.raises(DocumentError, match="stored request 3"):
         rule_of(3, '{"select": 1}')
