@@ -6,7 +6,7 @@ Rules without a key in that index are compared with the values of every row, onc
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitor.archive.rows import KEYS, LEFT_OUT, UNREADABLE, fingerprint_bytes
-from rules.matching.matcher import MAX_UNINDEXED, Matcher, TooManyUnindexed, compile_rules
+from rules.matching.matcher import MAX_ASKED, MAX_UNINDEXED, Matcher, TooManyUnindexed, compile_rules
 from rules.matching.required_keys import value_key
 from rules.pattern import PatternForm
 from rules.rule import Rule
@@ -180,7 +180,14 @@ class CandidateSearch:
         values = (value for column in self._bytes for value in row[column])
         return self._any(known[1].union(*(by_value.get(value, ()) for value in values)), signers or [row])
 
-    def _any(self, numbers: Iterable[int], signers: Sequence[_Values]) -> bool:
+    def _any(self, numbers: Collection[int], signers: Sequence[_Values]) -> bool:
+        """True if a rule of these may select one of the signers.
+
+        Also true where the answer takes too many comparisons: reading the entry itself has a bound, and counts the
+        rules beyond it.
+        """
+        if len(signers) > 1 and len(numbers) * sum(map(_values_of, signers)) > MAX_ASKED:
+            return True
         return any(self._test(number)(signer) for number in numbers for signer in signers)
 
     def _test(self, number: int) -> _Test:
@@ -188,6 +195,10 @@ class CandidateSearch:
         if test is None:
             test = self._tests[number] = _test(self._rules[number].select, self._log, possible=True)
         return test
+
+
+def _values_of(signer: _Values) -> int:
+    return sum(map(len, signer.values()))
 
 
 def _numbers(mask: pa.Array | pa.ChunkedArray) -> set[int]:

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from monitor.archive import candidates as of_columns
 from monitor.archive import reading
 from monitor.archive.candidates import CandidateSearch
 from monitor.archive.files import ArchiveFault, ArchiveFiles
@@ -19,6 +20,7 @@ from monitor.archive.search import Archive
 from monitor.archive.writing import manifest_name, write_range
 from monitor.following.scan_batch import BatchMatches, RuleScanner
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
+from rules.matching import matcher as matcher_of_rules
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule
@@ -267,6 +269,23 @@ def test_an_entry_with_a_part_left_out_is_found_whatever_its_other_defects(body:
     ]
     archive = archive_of(entries, LogApi.REKOR_V2, tmp_path)
     assert candidates(archive, CandidateSearch(matcher, LOG), 0, 1) == [0]
+
+
+def test_an_entry_with_more_signers_than_are_compared_with_rules_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matcher_of_rules, "MAX_VALUES", 5)
+    for module in (matcher_of_rules, of_columns):
+        monkeypatch.setattr(module, "MAX_ASKED", 20)
+    signers = [made.make_certificate(CA, san=f"dev{number}@example.com", serial=number + 1) for number in range(9)]
+    entries = [LogEntry(made.dsse_v2(*signers)), LogEntry(made.dsse_v2(signers[0]))]
+    other = AllOf((is_("kind", "dsse"), FieldMatch("identity", (Pattern(PatternForm.GLOB, "dev*@example.org"),))))
+    matcher = compile_rules(
+        [Rule("one", AllOf((is_("kind", "dsse"), is_("build_trigger", "push")))), Rule("two", other)]
+    )
+    assert [(each.index, each.matches) for each in read_log(entries, matcher, LogApi.REKOR_V2).dropped] == [(0, 1)]
+    archive = archive_of(entries, LogApi.REKOR_V2, tmp_path)
+    assert candidates(archive, CandidateSearch(matcher, LOG), 0, 2) == [0]
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
