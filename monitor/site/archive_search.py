@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from alerts.alert import counted
-from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer
+from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer, SearchCoverage
 from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, Query, guessed_match, keys_of, read_moment
 from monitor.archive.rows import Chain
 from monitor.archive.search import Archive
@@ -57,12 +57,12 @@ class ArchiveFormSearch:
             rest = None
             if not is_every:
                 rest = self._archive.search(replace(first, limit=0, trusted=False), also=also, within=within)
-        cut = [each.unsearched for each in (rest or answer).coverage.logs]
+        coverages = [each.coverage for each in (answer, rest) if each is not None]
         return SearchResult(
             title,
             answer,
             0 if rest is None else rest.total,
-            any(cut),
+            any(map(_is_in_part, coverages)),
             tuple(map(_hit, answer.rows)),
             tuple(map(_read_of, answer.coverage.logs)),
             _lacking(answer),
@@ -215,6 +215,12 @@ def _read_of(log: LogSearchCoverage) -> tuple[str, str, bool]:
     if log.signed_at is not None:
         said += f"; the log signed this on {moment(log.signed_at)}"
     return log.log, said, not log.complete
+
+
+def _is_in_part(coverage: SearchCoverage) -> bool:
+    """True if archived entries, or a followed log, were not searched."""
+    left_out = any(each.unsearched or each.damaged for each in coverage.logs)
+    return left_out or bool(coverage.missing or coverage.unread)
 
 
 def _lacking(answer: SearchAnswer) -> tuple[str, ...]:

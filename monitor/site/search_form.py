@@ -55,6 +55,8 @@ class SearchHit:
 class SearchResult:
     """An answer. `unvouched` entries match apart from their signer, who has no certificate of a trusted authority.
 
+    `is_lower_bound` is true if a part of the archive was not searched, so that there may be more entries.
+
     The entries were signed from `since` on and before `until`, where these are given.
 
     `read` has for each log its id, a sentence, and whether entries of it were not searched; `lacks` are sentences about

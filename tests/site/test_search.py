@@ -317,7 +317,16 @@ def test_entries_that_a_bounded_search_did_not_read_are_named(
     page = shown(site.visitor().get("/search?name=*widget*"))
     assert "were not searched, because a search may read a million values and take three seconds" in page
     assert "there may be more" in page
+    assert "No entry matches in the part that was searched" in page
+    assert "A part was not searched, and may hold an entry" in page
     assert site.visitor().get("/search.csv?name=*widget*").headers["x-signwatch-coverage"] == "partial"
+
+
+def test_numbers_of_a_search_in_part_are_called_least_numbers(site: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "At least" not in shown(site.visitor().get("/search?name=*widget*&every=1"))
+    monkeypatch.setattr(archive_search, "MOST_OF_A_PAGE", 400)
+    assert "At least 39 entries" in shown(site.visitor().get("/search?name=*widget*&every=1"))
+    assert "at least 39 more entries that no trusted authority" in shown(site.visitor().get("/search?name=*widget*"))
 
 
 def test_the_picture_of_an_answer_over_many_centuries_names_what_is_outside(tmp_path: Path) -> None:
