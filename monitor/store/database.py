@@ -201,6 +201,7 @@ def open_database(where: str, *, check: bool = False) -> Database:
     database = Database(_engine(where, path), _shown(where), path, None if path is None else _file_of(path))
     try:
         with database.read() as connection:
+            _check_encoding(connection, database.where)
             _check_version(connection, database.where)
             if check and path is not None and path.stat().st_size <= _QUICK_CHECK_BYTES:
                 check_pages(connection, database.where)
@@ -271,6 +272,9 @@ def _write_draft(draft: Path, now: datetime, version: str) -> None:
 def _upgraded(where: str, path: Path | None, now: datetime, version: str) -> Database:
     database = Database(_engine(where, path), _shown(where), path, None if path is None else _file_of(path))
     try:
+        if path is None:
+            with database.read() as connection:
+                _check_encoding(connection, database.where)
         _upgrade(database, now, version)
     except BaseException:
         database.close()
@@ -324,7 +328,9 @@ def _damaged(where: object, what: str) -> str:
 def _engine(where: str, path: Path | None) -> Engine:
     if path is None:
         try:
-            return create_engine(where, pool_pre_ping=True, hide_parameters=True)
+            # An SQL_ASCII database, or PGCLIENTENCODING, would otherwise give bytes or lack characters.
+            encoding = {"client_encoding": "utf8"}
+            return create_engine(where, pool_pre_ping=True, hide_parameters=True, connect_args=encoding)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise OwnFault(
                 f"database: {_shown(where)!r} cannot be used: {error}. SQLite paths and postgresql:// URLs are "
@@ -381,6 +387,18 @@ def _upgrade(database: Database, now: datetime, version: str) -> None:
         if connection.execute(select(table(Instance))).first() is None:
             row = {"id": 1, "created_at": now, "created_by": version}
             connection.execute(table(Instance).insert(), row)
+
+
+def _check_encoding(connection: Connection, where: str) -> None:
+    """Refuse a server's database that lacks characters: a name that cannot be stored stops following of its log."""
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise OwnFault(
+            f"{where}: the database has the encoding {encoding} and cannot hold the names of all signers. "
+            "Make another one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it under `database`."
+        )
 
 
 def _check_version(connection: Connection, where: str) -> None:

@@ -18,12 +18,23 @@ from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongS
 from monitor.store.sql import Base, add_new, sealed, table
 from monitor.store.tables import SCHEMA, FindingRow
 from tests.support.alerts import NOW
+from tests.support.database_fixtures import postgres_database
 from tests.support.parts import a_position, a_store
 
 
 def test_migrations_and_tables_say_the_same(database: Database) -> None:
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_name_is_refused(postgres_url: str, encoding: str) -> None:
+    """A certificate names its holder in any script: one that cannot be stored would stop the following of its log."""
+    where = postgres_database(postgres_url, f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    with pytest.raises(OwnFault, match=f"has the encoding {encoding}"):
+        create(where, NOW, "test")
+    with pytest.raises(OwnFault, match=f"has the encoding {encoding}"):
+        open_database(where)
 
 
 def test_making_it_again_changes_nothing(database: Database, where: str) -> None:

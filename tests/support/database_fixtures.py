@@ -30,12 +30,12 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return postgres_database(request.getfixturevalue("postgres_url"))
 
 
-def postgres_database(server: str) -> str:
-    """URL of a new database of a PostgreSQL server."""
+def postgres_database(server: str, made: str = "") -> str:
+    """URL of a new database of a PostgreSQL server; `made` are parameters of CREATE DATABASE."""
     name = f"test_{next(_NUMBERS)}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        connection.execute(text(f"CREATE DATABASE {name} {made}"))
     engine.dispose()
     return server.replace("/postgres?", f"/{name}?")
 
