@@ -29,6 +29,7 @@ from rules.learning import (
 from rules.rule import JudgedByFacts, Outcome, Reason, Rule, Verdict
 from rules.selection import digest_text, select
 from rules.subject import Subject
+from settings.document import DocumentError
 from sigstore_entries.signing import EntryRef, NameForm, Signer, Signing
 
 SHOWN: Final = 20
@@ -182,8 +183,14 @@ def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str
     known = past.signings(subject)
     found = known.shown
     parts = learn(subject, [each.signing for each in found])
-    chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
-    ask = ask_of(subject.select(), chosen)
+    try:
+        chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
+        ask = ask_of(subject.select(), chosen)
+    except DocumentError:
+        if expect is not None:
+            raise
+        # A certificate may hold a text that no rule can: one with a control character, or of 8,000 characters.
+        parts, ask = [], ask_of(subject.select(), {})
     rule = rule_of(0, ask.document)
     rows = rows_of(found, rule, now)
     return NameReport(

@@ -596,3 +596,13 @@ def test_counters_of_limits_hold_no_address(acme: Scene) -> None:
         rate = Base.metadata.tables["rate"]
         assert connection.execute(select(func.count()).select_from(rate)).scalar_one() >= 2
         assert MIA.encode() not in b"".join(connection.execute(select(rate.c.key)).scalars())
+
+
+@pytest.mark.parametrize("branch", ["\U0001f680", "a\x7fb", "a" * 3000])
+def test_a_name_is_shown_whatever_its_branches_are_called(acme: Scene, branch: str) -> None:
+    for _ in range(3):
+        acme.sign(ref=f"refs/heads/{branch}")
+    looked = httpx.get(f"{acme.url}/api/v1/look", params={"name": REPOSITORY}, trust_env=False, timeout=PATIENCE)
+    assert looked.status_code == 200, looked.text
+    assert looked.json()["total"] == 3
+    assert bool(looked.json()["suggested"]) is (branch.isprintable() and len(branch) < 2000)
