@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,7 @@ from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query, keys_of
 from monitor.archive.rows import KEYS, SIGNER_TEXTS, Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
+from monitor.site.rendering import NEVER
 from monitor.store.signings import FindingsHistory, LogRead, PastSigning, SigningCursor, Signings
 from rules.rule import Outcome, Verdict
 from rules.selection import names_of
@@ -61,7 +62,6 @@ _CLAIMS: Final = {
     "owner_ids": "source_repository_owner_identifier",
     "runners": "runner_environment",
 }
-_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_VERDICT: Final = Verdict(Outcome.UNVERIFIED, ())
 
 
@@ -253,7 +253,7 @@ def _with_fingerprints(row: ArchiveRow, found: Sequence[bytes]) -> ArchiveRow:
 
 def past_of_row(row: ArchiveRow) -> PastSigning:
     """A row as a signing, as far as the archive keeps it, without a verdict."""
-    at = row.not_before or row.time or _NEVER
+    at = row.not_before or row.time or NEVER
     return PastSigning(signing_of_row(row), at, _NO_VERDICT, leaf_hash=row.leaf_hash)
 
 

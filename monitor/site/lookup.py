@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final, Protocol
 
 from monitor.model.state import Finding
-from monitor.site.rendering import Timeline, timeline
+from monitor.site.rendering import NEVER, Timeline, timeline
 from monitor.site.search_form import FormSearch
 from monitor.store.findings import BatchPastFacts, SeenFact, is_certificate_only, seen_in
 from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
@@ -314,7 +314,9 @@ def _in_words(expected: str) -> str:
 def headline(looked: NameReport) -> tuple[str, str, str]:
     """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and the content of the round mark."""
     trusted, unlike = len(looked.trusted), len(looked.unlike)
-    if unlike:
+    if trusted > 1 and not looked.parts:
+        return f"{trusted} signings, and nothing to compare them by", "calm", str(trusted)
+    if unlike and looked.parts:
         number = "One signing does" if unlike == 1 else f"{unlike} signings do"
         return f"{number} not look like the others", "bad", str(unlike)
     if trusted == 1:
@@ -330,6 +332,8 @@ def headline(looked: NameReport) -> tuple[str, str, str]:
 def headline_detail(looked: NameReport) -> str:
     """The sentence under the headline."""
     unlike, trusted = looked.unlike, looked.trusted
+    if trusted and not looked.parts:
+        return "A key's signing names no workflow, branch or login. Subscribe to hear of each further one."
     if unlike:
         usual = {part.key: " or ".join(word(value) for value in part.values) for part in looked.parts}
         others = len(trusted) - len(unlike)
@@ -339,10 +343,9 @@ def headline_detail(looked: NameReport) -> str:
         rest = f" The other {others} {came}{source}{',' if source and where else ''}{where}." if others else ""
         return f"{_first(unlike[0])}{rest if source or where else ''}".replace("….", "…")
     if trusted:
-        return (
-            "; ".join(part.sentence for part in looked.parts if part.key in ("workflow", "ref", "issuer")).capitalize()
-            + "."
-        )
+        shown = "; ".join(part.sentence for part in looked.parts if part.key in ("workflow", "ref", "issuer"))
+        # Names keep their case: `capitalize` would lower all but the first letter.
+        return f"{shown[:1].upper()}{shown[1:]}." if shown else ""
     if looked.unverified:
         return "Any person can log a self-made certificate with any name in it. No Sigstore client accepts one."
     return (
@@ -352,7 +355,8 @@ def headline_detail(looked: NameReport) -> str:
 
 def _first(row: SigningRow) -> str:
     differs = "; ".join(f"{label.lower()}, {found}" if found else label.lower() for label, _, found in row.why[:2])
-    return f"On {row.at:%-d %B %Y}: {differs}."
+    when = "In an entry without a time" if row.at == NEVER else f"On {row.at:%-d %B %Y}"
+    return f"{when}: {differs}."
 
 
 def _row(
@@ -432,7 +436,7 @@ def signing_json(row: SigningRow) -> dict[str, Any]:
         "log": row.log,
         "index": row.index,
         "kind": row.signing.kind,
-        "signed_at": row.at,
+        "signed_at": None if row.at == NEVER else row.at,
         "outcome": row.outcome,
         "reasons": [{"what": what, "expected": expected, "found": found} for what, expected, found in row.why],
         "signers": signers,

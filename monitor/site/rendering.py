@@ -13,6 +13,8 @@ from alerts.inert import inert_line
 from sigstore_entries.signing import digest_label
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Time of an archived signing that carries none: it sorts as the oldest."""
 _LONGEST: Final = 300
 _BARS: Final = 53
 _DAYS: Final = 56
@@ -51,7 +53,7 @@ def moment(at: datetime) -> str:
 
 def day(at: datetime) -> str:
     """A day for people, in UTC."""
-    return f"{at.astimezone(UTC):%-d %b %Y}"
+    return "no time" if at == NEVER else f"{at.astimezone(UTC):%-d %b %Y}"
 
 
 def ago(at: datetime | None, now: datetime) -> str:

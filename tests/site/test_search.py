@@ -257,6 +257,31 @@ def test_a_program_that_asks_for_json_is_told_a_fault_in_json(site: Scene, tmp_p
     assert "Not available now" in shown(site.visitor().get("/search?name=*widget*", 503))
 
 
+def test_signings_by_a_key_are_not_called_different_nor_dated_to_the_beginning_of_unix_time(tmp_path: Path) -> None:
+    key = spki_of(make_key(6))
+    bodies = [hashedrekord_v2(key, f"{970 + number:064x}") for number in range(3)]
+    with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, bodies)) as made:
+        rows = made.visitor().get(f"/search.json?name=sha256:{970:064x}").json()["rows"]
+        name = bytes.fromhex(rows[0]["fingerprints"][0]).hex(":")
+        page = shown(made.visitor().get(f"/look?{urlencode({'name': name})}"))
+        assert "3 signings, and nothing to compare them by" in page
+        assert "A key's signing names no workflow, branch or login." in page
+        assert page.count("no time") == 3
+        entry = shown(made.visitor().get(f"/signing?{urlencode({'name': name, 'log': 'rekor-v2', 'index': 1})}"))
+        assert "signed at an unknown time" in entry
+        for text in (page, entry):
+            assert "1970" not in text
+        for word in ("does not look like", "different", "in this way before"):
+            assert word not in page
+
+
+def test_a_headline_keeps_the_case_of_names(tmp_path: Path) -> None:
+    with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, RELEASES)) as made:
+        page = shown(made.visitor().get(f"/look?{urlencode({'name': REPOSITORY})}"))
+        headline = page.partition("signings look alike")[2][:300]
+        assert "GitHub Actions" in headline, headline
+
+
 LONG = "x" * 5_000
 _BAD = [
     ({"name": f"{LONG}*"}, "name", "longer than 400 characters"),
