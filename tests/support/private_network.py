@@ -123,6 +123,8 @@ def http_proxy() -> Iterator[Proxy]:
     proxy = Proxy("")
 
     class Session(socketserver.StreamRequestHandler):
+        rbufsize = 0  # a body that follows the head stays in the socket, to be relayed
+
         def handle(self) -> None:
             with suppress(OSError, ValueError):
                 self._handle()
