@@ -134,7 +134,7 @@ def _listed(filed: Numbers) -> Sequence[int]:
 MAX_UNINDEXED: Final = 1_000
 MAX_MATCHES: Final = 1_000
 MAX_VALUES: Final = 1_000  # names, claims and fingerprints of an entry whose every signer is kept
-MAX_ASKED: Final = 5_000_000  # values compared with rules for one entry: about a second
+MAX_ASKED: Final = 5_000_000  # values compared with rules for one entry: some seconds
 
 
 class TooManyUnindexed(ValueError):
