@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote_plus
 
 import jwt
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
@@ -145,7 +146,9 @@ class LoginIssuer:
         }
         if secret is None:
             return str(self._ask(endpoint, {**form, "client_id": self._config.client_id})["id_token"])
-        return str(self._ask(endpoint, form, (self._config.client_id, secret))["id_token"])
+        # RFC 6749 section 2.3.1: both are form-encoded first, so a colon in the id and a plus in the secret survive.
+        basic = quote_plus(self._config.client_id), quote_plus(secret)
+        return str(self._ask(endpoint, form, basic)["id_token"])
 
     def _discovered(self) -> tuple[Mapping[str, Any], jwt.PyJWKSet]:
         now = self._site.clock()

@@ -4,9 +4,12 @@ import json
 import socket
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -114,6 +117,22 @@ def test_a_code_is_sent_over_tls_alone(acme: Scene, httpserver: HTTPServer) -> N
     with pytest.raises(RequestRefused) as refused:
         login.address("code", "verifier", "nonce")
     assert "without TLS" in str(refused.value.__cause__)
+
+
+def test_a_client_with_a_secret_authenticates_as_oauth_says(
+    acme: Scene, httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "client-secret"
+    file.write_text("50%+a:b/ü\n", encoding="utf-8")
+    url = httpserver.url_for("/token")
+    httpserver.expect_request("/token").respond_with_json({"error": "invalid_grant"}, status=400)
+    config = replace(_issuer_with(httpserver, url), client_id="acme:site", client_secret_file=file)
+    with pytest.raises(RequestRefused):
+        LoginIssuer(acme.site, config).address("code", "verifier", "nonce")
+    (asked,) = [request for request, _ in httpserver.log if request.path == "/token"]
+    name, password = b64decode(asked.headers["Authorization"].removeprefix("Basic ")).decode("ascii").split(":")
+    assert (unquote_plus(name), unquote_plus(password)) == ("acme:site", "50%+a:b/ü")
+    assert "client_id" not in asked.form
 
 
 def test_an_address_by_mail_alone_is_refused_where_a_login_is_wanted(acme: Scene) -> None:
