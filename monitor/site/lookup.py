@@ -6,6 +6,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
+from alerts.alert import counted
 from monitor.model.state import Finding
 from monitor.site.rendering import NEVER, Timeline, timeline
 from monitor.site.search_form import FormSearch
@@ -315,7 +316,7 @@ def headline(looked: NameReport) -> tuple[str, str, str]:
     """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and the content of the round mark."""
     trusted, unlike = len(looked.trusted), len(looked.unlike)
     if trusted > 1 and not looked.parts:
-        return f"{trusted} signings, and nothing to compare them by", "calm", str(trusted)
+        return f"{counted(trusted, 'signing')}, and nothing to compare them by", "calm", str(trusted)
     if unlike and looked.parts:
         number = "One signing does" if unlike == 1 else f"{unlike} signings do"
         return f"{number} not look like the others", "bad", str(unlike)
