@@ -139,14 +139,12 @@ def usable_jobs(wanted: int | None) -> int:
 def _forked(matcher: Matcher, jobs: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(matcher,))
-    # The garbage collector does not write to frozen objects, so their pages stay shared after the fork.
+    # The garbage collector does not write to frozen objects, so their pages stay shared after the fork. They stay
+    # frozen, with the modules, which are frozen before: at its end the program would free each of them.
     gc.collect()
     gc.freeze()
-    try:
-        # The first task forks every process: now, while there is one thread and no connection.
-        pool.submit(os.getpid).result()
-    finally:
-        gc.unfreeze()
+    # The first task forks every process: now, while there is one thread and no connection.
+    pool.submit(os.getpid).result()
     return pool
 
 
