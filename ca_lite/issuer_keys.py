@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import jwt
@@ -85,7 +86,7 @@ def _discover(url: str, ca_cert: str) -> IssuerKeys:
     """OpenID Connect Discovery 1.0 section 4. The document's issuer must equal the token's byte for byte."""
     if not is_https_or_loopback(url):
         raise Outage(f"{url}: keys are only fetched over https, or http on this machine")
-    with JsonClient(believing(pem=ca_cert) if ca_cert else believed(None)) as http:
+    with JsonClient(partial(believing, pem=ca_cert) if ca_cert else believed(None)) as http:
         document = _get(http, url.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != url:
             raise Outage(f"{url}: its discovery document names another issuer")

@@ -1,7 +1,6 @@
 """Bounded HTTP requests for JSON: a deadline for the whole exchange, a cap on the answer, no redirects."""
 
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,7 +10,7 @@ from typing import Any, Final, Self
 import httpcore
 import httpx
 
-from outbound.transport import Deadline, DeadlineTransport, HttpLimits
+from outbound.transport import Deadline, DeadlineTransport, HttpLimits, Tls
 
 _LIMITS: Final = HttpLimits(connect=5.0, operation=5.0)
 _EXTENSIONS: Final = {"timeout": httpx.Timeout(_LIMITS.operation, connect=_LIMITS.connect).as_dict()}
@@ -35,12 +34,12 @@ class TooLong(Outage):
 
 
 class JsonClient:
-    """Asks for JSON, with TLS as `context` says. Connections are kept open. Safe to use from several threads."""
+    """Asks for JSON, over https with the context of `tls`. Keeps connections open. Safe to use from several threads."""
 
-    def __init__(self, context: ssl.SSLContext, proxy: str | None = None) -> None:
+    def __init__(self, tls: Tls, proxy: str | None = None) -> None:
         self._deadline = Deadline(time.monotonic)
         # httpx's client is left out: its cookies and redirects are unwanted, and took half as long as a request.
-        self._transport = DeadlineTransport(self._deadline, _LIMITS, context, proxy)
+        self._transport = DeadlineTransport(self._deadline, _LIMITS, tls, proxy)
 
     def __enter__(self) -> Self:
         return self

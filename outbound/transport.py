@@ -191,18 +191,14 @@ class _State(Enum):
 class _Pool(httpcore.ConnectionPool):
     """httpcore's pool, without a proxy, with `_Connection`s."""
 
-    def __init__(
-        self, backend: httpcore.NetworkBackend, context: ssl.SSLContext, *, connections: int, keepalive: float
-    ) -> None:
+    def __init__(self, backend: httpcore.NetworkBackend, tls: "Tls", *, connections: int, keepalive: float) -> None:
         super().__init__(
-            context,
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=keepalive,
             network_backend=backend,
         )
-        context.set_alpn_protocols(["http/1.1"])
-        self._made_of = backend, context, keepalive
+        self._made_of = backend, tls, keepalive
 
     @override
     def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:
@@ -215,10 +211,8 @@ class _Connection(httpcore.ConnectionInterface):
     Raises httpcore's errors.
     """
 
-    def __init__(
-        self, origin: httpcore.Origin, backend: httpcore.NetworkBackend, context: ssl.SSLContext, keepalive: float
-    ) -> None:
-        self._origin, self._backend, self._context, self._keepalive = origin, backend, context, keepalive
+    def __init__(self, origin: httpcore.Origin, backend: httpcore.NetworkBackend, tls: "Tls", keepalive: float) -> None:
+        self._origin, self._backend, self._tls, self._keepalive = origin, backend, tls, keepalive
         self._lock = threading.Lock()
         self._state = _State.NEW
         self._stream: httpcore.NetworkStream | None = None
@@ -250,7 +244,9 @@ class _Connection(httpcore.ConnectionInterface):
         host = self._origin.host.decode("ascii")
         stream = self._stream = self._backend.connect_tcp(host, self._origin.port, timeout)
         if self._origin.scheme == b"https":
-            stream = self._stream = stream.start_tls(self._context, host, timeout)
+            context = self._tls()
+            context.set_alpn_protocols(["http/1.1"])
+            stream = self._stream = stream.start_tls(context, host, timeout)
         return stream
 
     def end(self, *, reusable: bool) -> None:
@@ -428,9 +424,10 @@ class _ExchangeBody:
 class DeadlineTransport(httpx.BaseTransport):
     """httpx over httpcore's pool, on sockets that obey the deadline."""
 
-    def __init__(self, deadline: Deadline, limits: HttpLimits, context: ssl.SSLContext, proxy: str | None) -> None:
+    def __init__(self, deadline: Deadline, limits: HttpLimits, tls: "Tls", proxy: str | None) -> None:
         backend = DeadlineBackend(deadline)
         if proxy:
+            context = tls()
             settings: dict[str, Any] = {
                 "ssl_context": context,
                 "max_connections": limits.connections,
@@ -446,7 +443,7 @@ class DeadlineTransport(httpx.BaseTransport):
                 its_own["proxy_auth"] = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
             self._pool: httpcore.ConnectionPool = httpcore.HTTPProxy(proxy_url=proxy, **settings, **its_own)
         else:
-            self._pool = _Pool(backend, context, connections=limits.connections, keepalive=limits.keepalive)
+            self._pool = _Pool(backend, tls, connections=limits.connections, keepalive=limits.keepalive)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request over the pool. Raises `httpcore`'s errors as they are."""
@@ -471,21 +468,35 @@ class DeadlineTransport(httpx.BaseTransport):
         self._pool.close()
 
 
-def believed(ca_file: str | None) -> ssl.SSLContext:
-    """Trusted TLS roots: those of the PEM file alone, else the usual ones, which all clients share.
+Tls = Callable[[], ssl.SSLContext]
+"""Gives the context of a connection with TLS: a client of an http:// URL calls it never."""
+
+
+def believed(ca_file: str | None) -> Tls:
+    """TLS with the authorities of the PEM file alone, else with the usual ones, which all clients share.
 
     Raises `OSError` (which `ssl.SSLError` is) when the file cannot be read or holds no certificate.
     """
     if ca_file is None:
-        return _usual()
+        return _usual
     if Path(ca_file).is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    return believing(file=ca_file)
+    context = believing(file=ca_file)
+    return lambda: context
+
+
+_MAKING: Final = threading.Lock()
+
+
+def _usual() -> ssl.SSLContext:
+    # Clients in several threads need it at once: `cache` alone would let each of them make one.
+    with _MAKING:
+        return _usual_authorities()
 
 
 @cache
-def _usual() -> ssl.SSLContext:
-    # Some hundred authorities, read once and shared: each further context would take 0.7 MiB.
+def _usual_authorities() -> ssl.SSLContext:
+    # Some hundred authorities, which take 13 ms to read and 0.7 MiB for each further context.
     return httpx.create_ssl_context(trust_env=False)
 
 

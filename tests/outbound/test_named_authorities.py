@@ -3,11 +3,16 @@
 import os
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Barrier, Thread
 from urllib.parse import urlsplit
 
 import pytest
 
+from outbound import transport
+from outbound.json_client import JsonClient, Outage
 from outbound.named_authorities import believing
 from outbound.transport import believed
 from tests.packaging.test_house import sources
@@ -17,6 +22,7 @@ from tests.support.waiting import PATIENCE
 
 # Nothing listens there: the handshake is over before it would be asked.
 _PLAIN = "http://127.0.0.1:9"
+_CLIENTS = 8
 _SHAKE_HANDS = """
 import socket, sys
 from pathlib import Path
@@ -70,4 +76,29 @@ def test_named_authorities_are_believed_by_no_other_means() -> None:
 
 
 def test_all_clients_share_one_list_of_the_usual_authorities() -> None:
-    assert believed(None) is believed(None)
+    transport._usual_authorities.cache_clear()
+    at_once = Barrier(_CLIENTS)
+
+    def connect(_: int) -> ssl.SSLContext:
+        tls = believed(None)
+        at_once.wait(30)
+        return tls()
+
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        made = list(pool.map(connect, range(_CLIENTS)))
+    assert len({id(each) for each in made}) == 1
+
+
+def test_a_client_reads_no_authorities_before_its_first_connection_over_tls() -> None:
+    transport._usual_authorities.cache_clear()
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server, JsonClient(believed(None)) as client:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            place = f"127.0.0.1:{server.server_port}/"
+            assert client.request_json(f"http://{place}", limit=4_096, seconds=PATIENCE)[0] == 501
+            assert transport._usual_authorities.cache_info().currsize == 0
+            with pytest.raises(Outage):
+                client.request_json(f"https://{place}", limit=4_096, seconds=PATIENCE)
+            assert transport._usual_authorities.cache_info().currsize == 1
+        finally:
+            server.shutdown()
