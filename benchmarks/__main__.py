@@ -2,23 +2,27 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.corpus import ENTRIES, complete_corpus
-from benchmarks.peers import NoPeer, measure_peers, named_peers
+from benchmarks.peers import ENTRIES_READ, Comparison, NoPeer, chosen_comparisons, measure_peers, named_peers
 from benchmarks.tasks import TASKS, Task, task_of
 
+_SAID: Final = 2_500  # entries between two lines about how many are made
 _TIMEOUT: Final = 3600  # seconds for one task; ten million rows take some minutes to make
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,7 +31,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def bench(
     *,
-    only: Annotated[list[str] | None, typer.Option(help="Take this figure only; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take this figure only; may be repeated. With --peers: a log (v1, v2, ct), a program (rekor-monitor, "
+            "ct-monitor, certspotter) or a comparison (v2_100)."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Where the figures go, as one flat JSON object.")] = Path("bench.json"),
     corpus: Annotated[Path | None, typer.Option(help="Keep the entries in this folder, or take them from it.")] = None,
     peers: Annotated[
@@ -37,24 +47,27 @@ def bench(
             help="Only compare with the binaries that REKOR_MONITOR, CT_MONITOR and CERTSPOTTER name.",
         ),
     ] = False,
+    longest: Annotated[
+        float, typer.Option(min=1, help="Seconds that one program may take beside another monitor; it is ended then.")
+    ] = 300,
     check: Annotated[bool, typer.Option(help="Exit with 1 when a target is missed.")] = False,
     task: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Measure speed as ratios within one run, memory and noise.
 
     Examples: python -m benchmarks; python -m benchmarks --only examine_v2_over_naive --only rules_1m_build_s;
-    REKOR_MONITOR=rekor_monitor python -m benchmarks --peers --corpus corpus
+    REKOR_MONITOR=rekor_monitor python -m benchmarks --peers --corpus corpus --only v2
     """
     if task is not None and corpus is not None:
         typer.echo(json.dumps(task_of(task).run(corpus)))
         return
     if peers:
-        _beside_peers(output, corpus)
+        _beside_peers(only or [], output, corpus, longest)
         return
     tasks = _chosen(only)
     with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary:
         figures = _measure(tasks, corpus or Path(temporary))
-    output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _write(output, figures)
     Console().print(_table(tasks, figures))
     if not all(each.name in figures for task in tasks for each in task.figures):
         raise typer.Exit(3)
@@ -62,25 +75,64 @@ def bench(
         raise typer.Exit(1)
 
 
-def _beside_peers(output: Path, corpus: Path | None) -> None:
+def _beside_peers(only: Sequence[str], output: Path, corpus: Path | None, longest: float) -> None:
     try:
         # Before the entries are made, which takes minutes.
-        named_peers(os.environ)
+        named = named_peers(os.environ)
+        comparisons = chosen_comparisons(named, only)
     except NoPeer as error:
         raise typer.BadParameter(str(error), param_hint="--peers") from error
-    with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary, _shown() as say:
-        folder = corpus or Path(temporary)
-        _complete(folder, say)
-        try:
-            figures = {name: round(value, 2) for name, value in measure_peers(folder, say).items()}
-        except RuntimeError as error:
-            typer.echo(f"The monitors could not be compared: {error}", err=True)
-            raise typer.Exit(3) from error
+    figures: dict[str, float] = {}
+    troubles: list[str] = []
+    # Whoever ends this with SIGTERM wants the figures as much as with Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary:
+            folder = corpus or Path(temporary)
+            _complete(folder, _say, ENTRIES if corpus else ENTRIES_READ)
+            for found in measure_peers(folder, comparisons, named, longest, _say):
+                if isinstance(found, RuntimeError):
+                    troubles.append(str(found))
+                    _say(troubles[-1])
+                else:
+                    figures |= {name: round(value, 2) for name, value in found.items()}
+                    _write(output, figures)
+    except KeyboardInterrupt:
+        troubles.append("interrupted: the figures taken until then are kept")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    _write(output, figures)
+    Console().print(_peer_table(comparisons, figures))
+    for trouble in troubles:
+        typer.echo(f"Not compared: {trouble}", err=True)
+    if troubles:
+        raise typer.Exit(3)
+
+
+def _peer_table(comparisons: Sequence[Comparison], figures: dict[str, float]) -> Table:
+    """Processor seconds and MiB of each, the ratios, and what ours are made of."""
+    columns = "run s", "MiB", "scan s", "MiB", "other s", "MiB", "times", "start s", "µs each"
+    kinds = "s", "own_mib", "scan_s", "scan_mib", "peer_s", "peer_mib", "cpu", "start_s", "entry_us"
+    table = Table(title="Other monitors' processor time over Signwatch's", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in comparisons:
+        found = {kind: figures.get(f"peer_{each.name}_{kind}") for kind in (*kinds, "cpu_at_least")}
+        shown = ["" if found[kind] is None else f"{found[kind]:,.{0 if 'mib' in kind else 2}f}" for kind in kinds]
+        if found["cpu_at_least"] is not None:
+            shown[kinds.index("cpu")] = f">{found['cpu_at_least']:,.1f}"
+        if any(shown):
+            table.add_row(each.name, *shown)
+    return table
+
+
+def _say(text: str) -> None:
+    typer.echo(f"{datetime.now(UTC):%H:%M:%S} {text}", err=True)
+
+
+def _write(output: Path, figures: dict[str, float]) -> None:
     output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    table = Table("figure", "value", title="Other monitors: their processor time and memory over Signwatch's")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,.2f}")
-    Console().print(table)
 
 
 def _chosen(only: Sequence[str] | None) -> list[Task]:
@@ -114,10 +166,11 @@ def _shown() -> Iterator[Callable[[str], object]]:
         yield lambda text: progress.update(shown, description=text)
 
 
-def _complete(corpus: Path, say: Callable[[str], object]) -> None:
+def _complete(corpus: Path, say: Callable[[str], object], count: int = ENTRIES) -> None:
     """Make the entries that are not there yet."""
-    for done in complete_corpus(corpus):
-        say(f"making entries: {done:,} of {ENTRIES:,}")
+    for done in complete_corpus(corpus, count):
+        if done % _SAID == 0 or done == count:
+            say(f"making entries: {done:,} of {count:,}")
 
 
 def _run(task: Task, corpus: Path) -> dict[str, float]:

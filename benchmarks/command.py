@@ -36,24 +36,43 @@ class Spent:
     output: str
 
 
+class TookTooLong(RuntimeError):
+    """A command was ended because it ran longer than it may; `spent` is what it had used by then."""
+
+    def __init__(self, command: str, longest: float, spent: Spent) -> None:
+        super().__init__(
+            f"{command} did not end in {longest:.0f} seconds and was ended; it had used {spent.seconds:.1f} s of "
+            f"processor time. It said: {spent.output[-1000:].strip() or 'nothing'}"
+        )
+        self.spent = spent
+
+
 def program(name: str, *arguments: str) -> list[str]:
     """The command line of one of our programs in this environment."""
     return [str(Path(sys.executable).with_name(name)), *arguments]
 
 
 def run(
-    command: Sequence[str], folder: Path, *, memory: bool = False, until: Callable[[], bool] = lambda: False
+    command: Sequence[str],
+    folder: Path,
+    *,
+    memory: bool = False,
+    until: Callable[[], bool] = lambda: False,
+    longest: float = _TIMEOUT,
 ) -> Spent:
-    """Run a command in `folder` to its end, or `until` it did enough. Raises `RuntimeError` when it takes too long.
+    """Run a command in `folder` to its end, or `until` it did enough. Raises `TookTooLong` after `longest` seconds.
 
     The kernel adds a process's time to its parent's when the parent waits for it, so the times are those of the whole
-    tree. With `memory` the tree is looked at twenty times a second; pages that several processes share count once.
+    tree. With `memory` the tree is looked at twenty times a second; pages that several processes share count once. A
+    command that takes too long, or that is left by an exception, is killed with its whole group of processes.
     """
     with (
         (folder / "output.txt").open("w+", encoding="utf-8") as output,
-        subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
     ):
-        latest, peak = time.monotonic() + _TIMEOUT, 0
+        latest, peak = time.monotonic() + longest, 0
         try:
             waited, status, usage = os.wait4(process.pid, os.WNOHANG)
             while not waited and time.monotonic() < latest:
@@ -63,16 +82,20 @@ def run(
                 if until():
                     os.kill(process.pid, signal.SIGTERM)
                 waited, status, usage = os.wait4(process.pid, os.WNOHANG)
+            is_late = not waited
+            if is_late:
+                os.killpg(process.pid, signal.SIGKILL)
+                _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
-            process.kill()
+            if not waited:
+                os.killpg(process.pid, signal.SIGKILL)
             raise
-        if not waited:
-            process.kill()
-            raise RuntimeError(f"{command[0]} did not end in {_TIMEOUT:.0f} seconds")
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        seconds = usage.ru_utime + usage.ru_stime
-        return Spent(seconds, peak / _MIB, process.returncode, output.read())
+        spent = Spent(usage.ru_utime + usage.ru_stime, peak / _MIB, process.returncode, output.read())
+        if is_late:
+            raise TookTooLong(command[0], longest, spent)
+        return spent
 
 
 def resident(pid: int) -> int:

@@ -132,7 +132,7 @@ def _serve(corpus: Path, size: int, *, named_by_address: bool) -> None:
     server = _Server(("127.0.0.1", 0), _Files)
     address = f"127.0.0.1:{server.server_address[1]}"
     origin = address if named_by_address else ORIGIN
-    _Files.files = make_files(read_corpus(corpus, "v2"), size, origin)
+    _Files.files = make_files(read_corpus(corpus, "v2", size + TILE_WIDTH), size, origin)
     Thread(target=server.serve_forever, daemon=True).start()
     told = {"url": f"http://{address}", "spki": b64encode(public_key()).decode(), "origin": origin}
     print(json.dumps(told), flush=True)
