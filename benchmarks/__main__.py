@@ -84,7 +84,7 @@ def _beside_peers(only: Sequence[str], output: Path, corpus: Path | None, longes
         raise typer.BadParameter(str(error), param_hint="--peers") from error
     figures: dict[str, float] = {}
     troubles: list[str] = []
-    # Whoever ends this with SIGTERM wants the figures as much as with Ctrl-C.
+    # SIGTERM ends it as Ctrl-C does: the figures are shown.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary:

@@ -157,7 +157,7 @@ def measure_peers(
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """What the rounds of one comparison have in common."""
+    """Things that the rounds of one comparison have in common."""
 
     logs: PeerLogs
     comparison: Comparison
