@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from log_lite.ledger import CT, PendingEntry, SealedLeaf
-from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.der import MalformedDer, tbs_without_scts
+from sigstore_entries.x509_errors import X509_ERRORS
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
 
 _MAX_CHAIN: Final = 10

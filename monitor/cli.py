@@ -85,7 +85,9 @@ _COMMANDS: Final = (
             "Print a rule file for a repository, an organisation, a person or a key.",
         ),
         LazyCommand("import", "monitor.commands.rules:import_rules", "Print a rule file made from rekor-monitor's."),
-        LazyCommand("lint", "monitor.commands.rules:lint", "Check a rule file: every problem and every hint at once."),
+        LazyCommand(
+            "lint", "monitor.commands.rules_lint:lint", "Check a rule file: every problem and every hint at once."
+        ),
         LazyCommand("test", "monitor.commands.rules_on_entries:try_rules", "Judge entries as if a log held them now."),
         LazyCommand("explain", "monitor.commands.rules_on_entries:explain", "Explain a rule's verdict on one entry."),
     ),

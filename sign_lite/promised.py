@@ -18,7 +18,7 @@ from sign_lite.errors import VerificationFailed
 from sign_lite.files import Artifact
 from sign_lite.keyed import check_entry, check_envelope, check_logged, check_message
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded, integrated_time
-from sigstore_entries.certificate import X509_ERRORS, read_certificate
+from sigstore_entries.certificate import read_certificate
 from sigstore_entries.client_keys import ClientKey
 from sigstore_entries.trust import (
     BadAuthority,
@@ -27,6 +27,7 @@ from sigstore_entries.trust import (
     CtLogKey,
     NotTrusted,
 )
+from sigstore_entries.x509_errors import X509_ERRORS
 
 
 def is_promised(held: HeldBundle) -> bool:

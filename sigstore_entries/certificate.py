@@ -18,9 +18,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from sigstore_entries import der
 from sigstore_entries.der import Tbs, read_tbs, split_certificate
 from sigstore_entries.escapes import escaped
@@ -135,17 +132,6 @@ MAX_SECOND_OPINION: Final = 32 * 1024
 MAX_NAMES: Final = 64 * 1024  # bytes of a SAN extension
 MAX_TEXT: Final = 8192
 MAX_DEFECTS: Final = 32
-
-# Everything `cryptography` raises for a certificate that it refuses, while loading or while reading its parts.
-X509_ERRORS: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    Warning,  # where warnings are errors
-)
 
 _IA5_NAMES: Final = {0x81: NameForm.EMAIL, 0x82: NameForm.DNS, 0x86: NameForm.URI}  # RFC 5280 4.2.1.6 GeneralName
 _OTHER_NAME: Final = 0xA0
@@ -386,6 +372,11 @@ def plain_text(text: str, part: str, defects: list[str]) -> str:
 
 
 def _second_opinion(readable: bytes, findings: _Findings) -> None:
+    # A twentieth of the start of a command that reads no certificate.
+    from cryptography import x509  # noqa: PLC0415
+
+    from sigstore_entries.x509_errors import X509_ERRORS  # noqa: PLC0415
+
     try:
         extensions = x509.load_der_x509_certificate(readable).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -397,16 +388,16 @@ def _second_opinion(readable: bytes, findings: _Findings) -> None:
         findings.defect(f"certificate: refused by the X.509 library ({str(error)[:100]!a})")
         return
     else:
-        theirs = [_library_name(each) for each in names]
+        theirs = [_library_name(each.value) for each in names]
     ours = [each.value for each in findings.names]
     if theirs != ours:
         findings.defect("names: two X.509 readers disagree")
 
 
-def _library_name(name: x509.GeneralName) -> str:
-    if isinstance(name, x509.OtherName):
+def _library_name(value: object) -> str:
+    if isinstance(value, bytes):  # of an otherName
         try:
-            return decode_utf8_string(name.value)
+            return decode_utf8_string(value)
         except ValueError:
             return ""
-    return _ip_text(name.value.packed) if isinstance(name.value, IPv4Address | IPv6Address) else str(name.value)
+    return _ip_text(value.packed) if isinstance(value, IPv4Address | IPv6Address) else str(value)

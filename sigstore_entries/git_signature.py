@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sigstore_entries import der
 from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle
-from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.protobuf import MalformedWire, read_entry
+from sigstore_entries.x509_errors import X509_ERRORS
 
 MAX_OBJECT: Final = 16 * 1024 * 1024
 ARMOUR: Final = "SIGNED MESSAGE"

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries import der
-from sigstore_entries.certificate import MAX_CERTIFICATE, MAX_SECOND_OPINION, POISON_OID, SCT_LIST_OID, X509_ERRORS
+from sigstore_entries.certificate import MAX_CERTIFICATE, MAX_SECOND_OPINION, POISON_OID, SCT_LIST_OID
 from sigstore_entries.der import Tbs, certificate_parts, read_spki_of, read_tbs, split_certificate, tbs_without_scts
 from sigstore_entries.signing import ChainTrust, Signer, SignerForm
+from sigstore_entries.x509_errors import X509_ERRORS
 from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_sct
 from tlog.note import BadSignature
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from log_lite.proposals.proposal import Rejected
-from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.ed25519ph import verify_ed25519ph
+from sigstore_entries.x509_errors import X509_ERRORS
 
 HASHES: Final[dict[str, HashAlgorithm]] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 _MAX_CHAIN: Final = 10

@@ -13,7 +13,7 @@ from monitor.commands.entry_file import signings_in
 from monitor.commands.git_objects import read_object
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, duration, say, say_json, table, when
 from monitor.config import load_config
-from monitor.judging.active_rules import read_rules
+from monitor.judging.rule_file import read_rules
 from monitor.program import utc_now
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import open_database

@@ -30,7 +30,8 @@ from monitor.crosscheck.signature_check import (
     verify_message,
 )
 from monitor.daemon.trust_watch import trust_of
-from monitor.judging.active_rules import read_rules, route_of
+from monitor.judging.active_rules import route_of
+from monitor.judging.rule_file import read_rules
 from monitor.model.errors import FetchFailed
 from monitor.model.state import Hit
 from monitor.program import utc_now

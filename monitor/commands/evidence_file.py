@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -14,21 +14,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from alerts.inert import inert_line
 from monitor.commands.proof_file import tell_proofs
 from monitor.commands.terminal import DEFAULT_CONFIG, Exit, JsonOption, leave, note, say, say_json, when
-from monitor.config import TrustConfig
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.log_source import LogApi
 from monitor.program import utc_now
 from monitor.proof.evidence import CheckedEvidence, NotEvidence, check_evidence
 from monitor.proof.signing_proof import MAX_SIZE as MAX_PROOF
 from monitor.proof.signing_proof import CheckedSignings, check_signings, is_signing_proof
-from monitor.trust.provider import TrustKeeper
-from monitor.trust.trust_root import MAX_SIZE as MAX_ROOT
-from monitor.trust.trust_root import TrustRoot, read_trust_root
 from tlog.merkle import HASH_SIZE
 from tlog.note import load_public_key
 
+if TYPE_CHECKING:
+    from monitor.trust.trust_root import TrustRoot
+
 _ANSWER_TYPE: Final = b"application/vnd.signwatch.search-answer+json"
 _LONGEST: Final = 2_000
+_MAX_KEY: Final = 64 * 1024
 
 
 class FileVerdict(StrEnum):
@@ -55,7 +55,7 @@ class _Keys:
     """Keys that count: those of `root`, and `bare` ones (SubjectPublicKeyInfo). `source` names their origin."""
 
     source: str
-    root: TrustRoot | None = None
+    root: "TrustRoot | None" = None
     bare: tuple[bytes, ...] = ()
 
     def owner(self, evidence: Evidence) -> str | None:
@@ -258,9 +258,14 @@ def _document(checked: CheckedEvidence, verdict: FileVerdict, keys: _Keys | None
 def _named_keys(trusted_root: Path | None, files: list[Path], tuf: str | None, tuf_root: Path | None) -> _Keys:
     if files:
         return _Keys("--key", bare=tuple(_public_key(each) for each in files))
+    # These bring the readers of certificates and of the configuration: no file that shows nothing needs them.
+    from monitor.config import TrustConfig  # noqa: PLC0415
+    from monitor.trust.provider import TrustKeeper  # noqa: PLC0415
+    from monitor.trust.trust_root import MAX_SIZE, read_trust_root  # noqa: PLC0415
+
     if trusted_root is not None:
         try:
-            return _Keys(str(trusted_root), read_trust_root(_read(trusted_root, MAX_ROOT, "--trusted-root")))
+            return _Keys(str(trusted_root), read_trust_root(_read(trusted_root, MAX_SIZE, "--trusted-root")))
         except OwnFault as error:
             raise typer.BadParameter(f"{trusted_root}: {error}", param_hint="--trusted-root") from error
     with tempfile.TemporaryDirectory(prefix="signwatch-") as folder:
@@ -279,7 +284,7 @@ def _configured_keys(config: Path | None) -> _Keys | None:
 
 
 def _public_key(file: Path) -> bytes:
-    raw = _read(file, MAX_ROOT, "--key")
+    raw = _read(file, _MAX_KEY, "--key")
     try:
         if raw.lstrip().startswith(b"-----BEGIN"):
             loaded = load_pem_public_key(raw)

@@ -13,7 +13,7 @@ from monitor.config import Config, load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.followed_logs import not_followed
 from monitor.following.follower import Timing
-from monitor.judging.active_rules import read_rules
+from monitor.judging.rule_file import read_rules
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import create

@@ -23,8 +23,9 @@ from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.following.workers import ScanPool, usable_jobs
-from monitor.judging.active_rules import RuleKeeper, read_rules, route_of
+from monitor.judging.active_rules import RuleKeeper, route_of
 from monitor.judging.digest_lists import DigestLists
+from monitor.judging.rule_file import read_rules
 from monitor.model.errors import BadConfig
 from monitor.program import utc_now
 from monitor.store.database import open_database

@@ -11,8 +11,8 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOp
 from monitor.config import Config, load_config
 from monitor.daemon.disk import disk_document, disk_use
 from monitor.daemon.status import read_status, status_document
-from monitor.judging.active_rules import read_rules
 from monitor.judging.coverage import rule_coverage
+from monitor.judging.rule_file import read_rules
 from monitor.model.errors import FetchFailed
 from monitor.program import utc_now
 from monitor.store.coverage import RuleCoverage

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import rfc8785
@@ -21,11 +21,13 @@ from cryptography.exceptions import InvalidSignature
 
 from monitor.model.errors import PromiseStatement, SignwatchError
 from sigstore_entries.logged_entry import timestamp_statement
-from sigstore_entries.trust import EmbeddedSct
 from tlog.ct import MalformedCt, parse_leaf, sct_message, verify_digitally_signed
 from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
 from tlog.note import BadSignature, MalformedNote, load_public_key, verify_signature
 from tlog.static_ct import leaf_index
+
+if TYPE_CHECKING:  # it brings the reader of certificates
+    from sigstore_entries.trust import EmbeddedSct
 
 # A promise is stored until it is settled; entries of the public logs are far smaller than this cap.
 MAX_STATEMENT: Final = 1024 * 1024
@@ -125,7 +127,7 @@ def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signatu
     return PromiseStatement(PromiseKind.SET, statement, signature)
 
 
-def promise_of(sct: EmbeddedSct) -> InclusionPromise | None:
+def promise_of(sct: "EmbeddedSct") -> InclusionPromise | None:
     """The promise in a verified SCT of a certificate; `None` for one that is too long or malformed."""
     statement = sct_message(sct.leaf)
     if len(statement) > MAX_STATEMENT:

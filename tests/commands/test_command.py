@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from monitor.cli import run_command
-from monitor.judging.active_rules import read_rules
+from monitor.judging.rule_file import read_rules
 from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
