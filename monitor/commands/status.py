@@ -1,6 +1,7 @@
 """`signwatch status`: the state of every log, from the database, with or without a running daemon."""
 
 import json
+import socket
 from typing import Annotated, Any, Final
 
 import typer
@@ -23,6 +24,7 @@ from monitor.store.store import Store
 _SHOWN: Final = 20
 _MOST_REASONS: Final = 1 << 20
 _LONGEST: Final = 1_000
+_CONNECT_SECONDS: Final = 1.0
 
 
 def status(
@@ -143,11 +145,15 @@ def daemon_reasons(settings: Config) -> list[str]:
         return []
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web.host, settings.web.host)  # noqa: S104
     url = f"http://[{host}]:{settings.web.port}" if ":" in host else f"http://{host}:{settings.web.port}"
-    # Importing the HTTP client takes longer than printing a status without a daemon.
+    try:
+        socket.create_connection((host, settings.web.port), _CONNECT_SECONDS).close()
+    except (OSError, UnicodeError):  # `UnicodeError`: a text that can be no host's name
+        return []
+    # Only for a daemon that listens: importing the HTTP client takes longer than asking one.
     from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed  # noqa: PLC0415
     from outbound.transport import HttpLimits  # noqa: PLC0415
 
-    fetcher = HttpFetcher(url, limits=HttpLimits(connect=1.0, operation=3.0, total=5.0))
+    fetcher = HttpFetcher(url, limits=HttpLimits(connect=_CONNECT_SECONDS, operation=3.0, total=5.0))
     try:
         answer = json.loads(fetcher.get("api/reasons.json", max_bytes=_MOST_REASONS, expect=Expect.JSON))
         reasons = answer["daemon"]
