@@ -13,10 +13,9 @@ import typer
 
 from alerts.alert import Severity, counted
 from alerts.inert import inert_json
-from monitor.commands.junit import TimedResult, write_junit
-from monitor.commands.report_document import signed_head_document
-from monitor.commands.run import (
+from monitor.commands.outcomes import (
     EVIDENCE_SHOWN,
+    TimedResult,
     dropped_line,
     one_line,
     rechecked_line,
@@ -24,6 +23,7 @@ from monitor.commands.run import (
     unreadable_line,
     verdict,
 )
+from monitor.commands.report_document import signed_head_document
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, when
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
@@ -33,9 +33,9 @@ from monitor.following.follower import Timing
 from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
 from monitor.judging.reevaluation import RecheckCounts, recheck_all
 from monitor.model.errors import NotShown
-from monitor.program import VERSION, utc_now
+from monitor.program import utc_now
 from monitor.store.reading import Reading
-from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.telemetry.hooks import Meter
 
 _FURTHER_PASSES = 2
 _EVIDENCE = 1_000
@@ -70,7 +70,7 @@ def audit(
       signwatch audit --junit audit.xml
     """
     settings = load_config(config)
-    monitor = assemble(settings, PrometheusMeter(VERSION), Timing(utc_now, time.sleep))
+    monitor = assemble(settings, Meter(), Timing(utc_now, time.sleep))
     try:
         known = [log.name for log in monitor.logs]
         if unknown := sorted(set(only or ()) - set(known)):
@@ -91,6 +91,8 @@ def audit(
     outcomes = [each.outcome for each in timed]
     code = verdict(outcomes, again, evidence)
     if report is not None:
+        from monitor.commands.junit import write_junit  # noqa: PLC0415  imports an XML library
+
         write_junit(report, timed, again, utc_now(), evidence)
     if as_json:
         document = inert_json(

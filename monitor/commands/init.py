@@ -17,7 +17,7 @@ from monitor.judging.rule_file import read_rules
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import create
-from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.telemetry.hooks import Meter
 from monitor.trust.trust_root import MAX_SIZE, read_trust_root
 from rules.starter import Starter, starter
 
@@ -78,7 +78,7 @@ def init(
 
 def _baseline(settings: Config) -> tuple[int, tuple[str, ...]]:
     """Record the first position of every log; returns the number of failures, and logs that can never be followed."""
-    meter = PrometheusMeter(VERSION)
+    meter = Meter()
     failures = 0
     monitor = assemble(settings, meter, Timing(utc_now, time.sleep))
     try:

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -16,24 +15,15 @@ from xml.etree import ElementTree as ET
 
 from alerts.alert import Owner, counted
 from alerts.inert import inert_line
-from monitor.commands.run import dropped_line, unreadable_line
+from monitor.commands.outcomes import TimedResult, dropped_line, unreadable_line
 from monitor.daemon.pass_result import PassResult
-from monitor.judging.coverage import LogCoverage, coverage_line
+from monitor.judging.coverage import coverage_line
 from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.errors import OwnFault
 from monitor.store.reading import OpenEvidence
 
 _NAME: Final = "signwatch audit"
 _LONGEST: Final = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class TimedResult:
-    """Result for one tree, its duration in seconds, and the coverage of its rules."""
-
-    outcome: PassResult
-    seconds: float
-    coverage: LogCoverage | None = None
 
 
 def junit(

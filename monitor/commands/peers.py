@@ -23,8 +23,8 @@ from monitor.daemon.assembly import assemble
 from monitor.daemon.log_sources import own_sources
 from monitor.following.follower import Timing
 from monitor.http_fetcher import HttpFetcher
-from monitor.program import VERSION, utc_now
-from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.program import utc_now
+from monitor.telemetry.hooks import Meter
 
 _NOTHING_SHOWN = frozenset(
     {PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN, PeerRelation.INDEX_DIFFERS, PeerRelation.INDEX_UNBOUND}
@@ -79,7 +79,7 @@ def compare(
     """
     timing = Timing(utc_now, time.sleep)
     settings = load_config(config)
-    monitor = assemble(settings, PrometheusMeter(VERSION), timing)
+    monitor = assemble(settings, Meter(), timing)
     with ExitStack() as parts:
         parts.callback(monitor.close)
         sources = own_sources(monitor, parts)()

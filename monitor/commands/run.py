@@ -4,7 +4,7 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from alerts.alert import Owner, counted
+from alerts.alert import counted
 from alerts.delivery import deliver_due
+from monitor.commands.outcomes import EVIDENCE_SHOWN, one_line, rechecked_line, unfollowed, verdict
 from monitor.commands.peers import index_reader
 from monitor.commands.site import site_server
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
@@ -22,9 +23,7 @@ from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
 from monitor.daemon.daemon_lock import only_daemon
-from monitor.daemon.followed_logs import not_followed
 from monitor.daemon.log_sources import OwnSources, own_sources
-from monitor.daemon.pass_result import PassResult
 from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.following.follower import Timing
@@ -33,17 +32,15 @@ from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
 from monitor.store.notices import Notices
-from monitor.store.reading import OpenEvidence, Reading
-from monitor.telemetry.hooks import NOTICES
-from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.store.reading import Reading
+from monitor.telemetry.hooks import NOTICES, Meter
 
 if TYPE_CHECKING:
     from monitor.daemon.signing_proofs import SigningProofs
     from monitor.site.parts import Site
+    from monitor.telemetry.prometheus import PrometheusMeter
 
-EVIDENCE_SHOWN: Final = 20
 _M_ARENA_MAX: Final = -8  # malloc.h
-_TRUST_ROOT: Final = "trust root"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -75,18 +72,24 @@ def run(
         share_memory_of_threads()
     stop = threading.Event()
     timing = Timing(utc_now, stop.wait, stop.is_set)
-    meter = PrometheusMeter(VERSION, [*settings.channels, *((NOTICES,) if settings.site else ())])
+    meter = None if once else _meter(settings)
     with ExitStack() as parts:
         parts.enter_context(only_daemon(sqlite_path(settings.database)))
-        monitor = assemble(settings, meter, timing)
+        monitor = assemble(settings, meter or Meter(), timing)
         parts.callback(monitor.close)
         if sqlite_path(settings.database) is not None:
             # Otherwise a killed process would hold its alerts back until its lease ran out.
             monitor.store.outbox.release()
             Notices(monitor.store.database).release()
-        if once:
+        if meter is None:
             raise leave(_once(monitor))
         _serve(settings, monitor, meter, stop)
+
+
+def _meter(settings: Config) -> "PrometheusMeter":
+    from monitor.telemetry.prometheus import PrometheusMeter  # noqa: PLC0415  for the daemon alone: imports a server
+
+    return PrometheusMeter(VERSION, [*settings.channels, *((NOTICES,) if settings.site else ())])
 
 
 def share_memory_of_threads() -> None:
@@ -146,65 +149,6 @@ def _archive(monitor: Monitor) -> bool:
     return went_well
 
 
-def unfollowed(monitor: Monitor) -> list[PassResult]:
-    """Outcome for each log of the trust root that cannot be followed, so that no entry of it was read."""
-    told = not_followed(monitor.config, monitor.trust.kept().root)
-    return [PassResult(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
-
-
-def verdict(outcomes: list[PassResult], again: RecheckCounts, evidence: Sequence[OpenEvidence] = ()) -> Exit:
-    """Exit code for passes, second judgements and open evidence: misbehaviour before outage, outage before success."""
-    if (
-        evidence
-        or again.unexpected
-        or any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes)
-    ):
-        return Exit.MISBEHAVED
-    # A rule may select an entry that cannot be read, or may have been left out for an entry: the result is unknown.
-    is_ill = bool(again.trouble) or not outcomes or any(each.unreadable or each.dropped for each in outcomes)
-    # Too few witnesses do not accuse the log: the required cosignatures are missing.
-    is_ill = is_ill or not all(outcome.cosigned for outcome in outcomes)
-    return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
-
-
-def rechecked_line(again: RecheckCounts) -> str:
-    """Result of second judgements, for a terminal or a log file."""
-    if again.trouble:
-        return f"second judgements: not finished: {again.trouble}"
-    waiting = f"; {again.waiting} wait on: a log that would show more was not read" if again.waiting else ""
-    return f"second judgements: {again.looked_at} were due, {again.unexpected} are unexpected{waiting}"
-
-
-def unreadable_line(count: int) -> str:
-    """Number of new entries to which no rule could be applied."""
-    return "1 new entry cannot be read" if count == 1 else f"{count} new entries cannot be read"
-
-
-def dropped_line(count: int) -> str:
-    """Number of matches of new entries that were not judged."""
-    return f"{counted(count, 'match')} left out: more rules may select an entry than are judged"
-
-
-def one_line(outcome: PassResult) -> str:
-    """Result of one pass, for a terminal or a log file."""
-    read = ""
-    if outcome.first is not None and outcome.last is not None:
-        first, last = outcome.first, outcome.last
-        read = f" read entries {first} to {last};" if last > first else f" nothing new after {counted(last, 'entry')};"
-    found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
-    if outcome.unreadable:
-        found = f"{found}; {unreadable_line(outcome.unreadable)}".removeprefix("; ")
-    if outcome.dropped:
-        found = f"{found}; {dropped_line(outcome.dropped)}".removeprefix("; ")
-    trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
-    if outcome.note:
-        trouble = f"{trouble}; {outcome.note}"
-    if outcome.witnessed is not None and not outcome.cosigned:
-        short = f" too few cosignatures: {outcome.witnessed.line}"
-        trouble = f"{trouble};{short}" if outcome.owner else short
-    return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"
-
-
 def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSources) -> Callable[..., Any]:
     """Serve search over the archive; returns the search function of the operator's page."""
     # pyarrow takes a quarter of a second: only where there is an archive.
@@ -227,7 +171,7 @@ def with_logs(site: "Site", monitor: Monitor, proofs: "SigningProofs") -> "Site"
     return replace(site, read_entries=entry_reader(monitor))
 
 
-def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: threading.Event) -> None:
+def _serve(settings: Config, monitor: Monitor, meter: "PrometheusMeter", stop: threading.Event) -> None:
     from monitor.daemon.alert_pages import AlertDesk, alert_router
     from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
     from monitor.daemon.daemon import Daemon

@@ -14,7 +14,7 @@ import typer
 from alerts.alert import counted
 from monitor.backscan.ledger import LedgerFinding
 from monitor.backscan.range import ScanEnvironment, waits
-from monitor.commands.run import dropped_line
+from monitor.commands.outcomes import dropped_line
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
 from monitor.config import Config

@@ -1,8 +1,11 @@
-"""Protocols for the measurements that the other packages report, independent of Prometheus."""
+"""Measurements that the other packages report, independent of Prometheus.
+
+A method does nothing here: a meter overrides those whose numbers it keeps.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
@@ -13,14 +16,14 @@ NOTICES: Final = "notices"
 """Value of the channel label for messages to subscribers."""
 
 
-class FetchMeter(Protocol):
+class FetchMeter:
     """Counts requests to logs. Never raises, never blocks."""
 
     def fetched(self, log: str, result: str, seconds: float) -> None:
         """A request to a log ended; `result` is `ok` or a `FetchFailed.reason`."""
 
 
-class LogMeter(Protocol):
+class LogMeter:
     """Counts the results of following one log. Never raises, never blocks."""
 
     def add_log(self, log: str) -> None:
@@ -42,7 +45,7 @@ class LogMeter(Protocol):
         """A batch was committed."""
 
 
-class BackscanMeter(Protocol):
+class BackscanMeter:
     """Counts entries offered to rules newer than the entries. Never raises, never blocks."""
 
     def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
@@ -52,14 +55,14 @@ class BackscanMeter(Protocol):
         """Number of older entries still to be offered to newer rules."""
 
 
-class ArchiveMeter(Protocol):
+class ArchiveMeter:
     """Counts archived entries. Never raises, never blocks."""
 
     def archived(self, log: str, reached: int, behind: int) -> None:
         """The archive ends before entry `reached`; it lacks `behind` followed entries."""
 
 
-class DeliveryMeter(Protocol):
+class DeliveryMeter:
     """Counts waiting and finished deliveries of the outbox. Never raises, never blocks."""
 
     def delivered(self, channel: str, *, delivered: int, failed: int, given_up: int) -> None:
@@ -75,7 +78,7 @@ class DeliveryMeter(Protocol):
         """Number of times that subscriptions reached each stage, and number of subscriptions now."""
 
 
-class CanaryMeter(Protocol):
+class CanaryMeter:
     """Counts runs of the canary. Never raises, never blocks."""
 
     def canary_ended(self, result: str) -> None:
@@ -88,7 +91,7 @@ class CanaryMeter(Protocol):
         """`failing` is true while the newest finished run was not seen in time."""
 
 
-class TrustMeter(Protocol):
+class TrustMeter:
     """Counts refreshes of the trust root. Never raises, never blocks."""
 
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
@@ -101,7 +104,7 @@ class TrustMeter(Protocol):
         """Number of logs of the trust root that cannot be followed."""
 
 
-class StateMeter(Protocol):
+class StateMeter:
     """Counts rules, promises and evidence in the database. Never raises, never blocks."""
 
     def rules(self, rules: int, unindexed: int) -> None:
@@ -117,7 +120,5 @@ class StateMeter(Protocol):
         """Number of pieces of evidence against each log that no operator has closed."""
 
 
-class Meter(
-    FetchMeter, LogMeter, BackscanMeter, ArchiveMeter, DeliveryMeter, CanaryMeter, TrustMeter, StateMeter, Protocol
-):
-    """Receives every number of the daemon."""
+class Meter(FetchMeter, LogMeter, BackscanMeter, ArchiveMeter, DeliveryMeter, CanaryMeter, TrustMeter, StateMeter):
+    """Receives every number of the daemon. This one keeps none, for a command that serves no metrics."""

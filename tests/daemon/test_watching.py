@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from alerts.alert import Owner, Severity
 from monitor.backscan.planner import Services
-from monitor.commands.run import one_line, verdict
+from monitor.commands.outcomes import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult

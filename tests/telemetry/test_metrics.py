@@ -12,6 +12,7 @@ from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.http_fetcher import Expect, HttpFetcher, NotFound
 from monitor.model.errors import FetchFailed
+from monitor.telemetry.hooks import Meter
 from monitor.telemetry.prometheus import FETCHES, PREFIX, UNREADABLE_CODES, PrometheusMeter
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log
@@ -38,6 +39,12 @@ def test_every_series_of_a_log_and_a_channel_exists_at_zero() -> None:
     assert 'signwatch_deliveries_total{channel="mail",result="given-up"}' in found
     assert 'signwatch_findings_total{outcome="unexpected"}' in found
     assert not [name for name in found if "_created" in name]
+
+
+def test_prometheus_gets_every_number() -> None:
+    numbers = {name for name in dir(Meter) if not name.startswith("_")}
+    assert "position" in numbers
+    assert numbers <= vars(PrometheusMeter).keys()
 
 
 def test_what_happens_is_counted_under_its_owner() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.commands.audit import pass_with_retries
-from monitor.commands.run import verdict
+from monitor.commands.outcomes import verdict
 from monitor.commands.terminal import Exit
 from monitor.daemon.pass_result import PassResult
 from monitor.http_fetcher import Expect, ServerFailed

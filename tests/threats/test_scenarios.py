@@ -15,7 +15,7 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.cli import run_command
-from monitor.commands.run import verdict
+from monitor.commands.outcomes import verdict
 from monitor.commands.terminal import Exit
 from monitor.following.follower import FollowLimits
 from monitor.http_fetcher import HttpFetcher

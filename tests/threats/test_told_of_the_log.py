@@ -9,7 +9,7 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.commands.audit import meaning
-from monitor.commands.run import one_line, verdict
+from monitor.commands.outcomes import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.daemon.pass_result import PassResult
 from monitor.judging.reevaluation import RecheckCounts
