@@ -1,5 +1,6 @@
 """A database is opened only when it is the one that was written, whole and of this version."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import Connection, delete, insert, inspect, select, text
 
 from monitor.model.errors import OwnFault
 from monitor.store import schema
@@ -22,9 +23,36 @@ from tests.support.database_fixtures import postgres_database
 from tests.support.parts import a_position, a_store
 
 
+def shape(connection: Connection) -> dict[str, list[str]]:
+    """Columns, keys, indexes and constraints of each table."""
+    found = inspect(connection)
+    parts = (
+        found.get_columns,
+        found.get_foreign_keys,
+        found.get_indexes,
+        found.get_unique_constraints,
+        found.get_check_constraints,
+    )
+    return {
+        name: sorted(
+            json.dumps(each, default=str, sort_keys=True)
+            for each in (found.get_pk_constraint(name), *(each for part in parts for each in part(name)))
+        )
+        for name in found.get_table_names()
+    }
+
+
 def test_migrations_and_tables_say_the_same(database: Database) -> None:
-    with database.read() as connection:
+    """A new database is made as the tables are declared, an older one comes to the same by migrations."""
+    with database.write() as connection:
+        made = shape(connection)
+        assert MigrationContext.configure(connection).get_current_revision() == SCHEMA
+        Base.metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
+        assert shape(connection) == {}, "control: nothing of it is left"
+        schema.upgrade(connection)
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert shape(connection) == made
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
