@@ -9,9 +9,6 @@ from itertools import islice
 from typing import Any, Final
 
 from msgspec import to_builtins
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 from alerts.alert import counted
 from alerts.inert import inert_json
@@ -31,6 +28,18 @@ def progress(log: str, first: int, last: int, at: int) -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield _lines(log, first, last)
         return
+    # For a terminal only: rich has fifty modules.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text  # noqa: PLC0415
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(Text(f"{log} {first}-{last}").plain, total=last - first, completed=at - first)

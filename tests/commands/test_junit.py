@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from alerts.alert import Owner
 from monitor.cli import run_command
-from monitor.commands.junit import TimedResult, junit, write_junit
+from monitor.commands.junit import junit, write_junit
+from monitor.commands.outcomes import TimedResult
 from monitor.daemon.pass_result import PassResult
 from monitor.judging.reevaluation import RecheckCounts
 from monitor.model.log_source import SignedHead

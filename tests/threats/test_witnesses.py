@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from alerts.alert import Alert, Owner, Severity, rfc3339
 from monitor.commands.audit import document_of
-from monitor.commands.junit import TimedResult, junit
-from monitor.commands.outcomes import one_line, verdict
+from monitor.commands.junit import junit
+from monitor.commands.outcomes import TimedResult, one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import parse_config
 from monitor.daemon.pass_result import PassResult
