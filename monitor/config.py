@@ -489,7 +489,7 @@ def config_schema() -> dict[str, Any]:
     """JSON Schema of the configuration, for editors and for checking a file before it is deployed."""
     from settings.schema import json_schema  # noqa: PLC0415  used by `config schema` alone
 
-    return json_schema(Config, _FILE, "Signwatch configuration", {"version": {"enum": [int(VERSION), VERSION]}})
+    return json_schema(Config, "Signwatch configuration", {"version": {"enum": [int(VERSION), VERSION]}})
 
 
 def _bad(path: Path, problem: SettingsProblem) -> BadConfig:

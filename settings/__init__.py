@@ -1,1 +1,1 @@
-"""Settings files: YAML with places, read strictly into frozen pydantic models. Imports nothing of ours."""
+"""Settings files: YAML with places, read strictly into frozen values. Imports nothing of ours."""

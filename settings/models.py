@@ -1,19 +1,17 @@
-"""From a YAML tree to frozen values: a dataclass says which keys a mapping has and how each is read.
+"""From a YAML tree to frozen values: a class says which keys a mapping has and how each is read.
 
-Each field is annotated with `Written` (one value) or `Section` (a mapping with a dataclass of its own). pydantic reads
-the values, `settings.schema` makes the JSON Schema; errors are raised as `Misplaced`, with the place in the file.
+Each field is annotated with `Written` (one value), `Section` (a mapping with a class of its own) or `SectionList`.
+`settings.schema` makes the JSON Schema from the same classes. Errors are raised as `Misplaced`, with the place in the
+file.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
-from pydantic_core import CoreSchema, core_schema
-
-from settings.document import Misplaced, Node, YamlMapping, YamlScalar, YamlSequence
+from settings.document import Misplaced, Node
 from settings.reading import Fields, read_list, read_text
 
 Shape = AbstractMapping[str, Any]
@@ -41,40 +39,13 @@ class Written:
     """A value of the file. `read` gets its node and the folder that relative paths count from; raises `Misplaced`.
 
     `key` is its name in the file, if that differs from the field's; `otherwise` makes the default of a missing key if
-    the default depends on the folder. A value that was read before is kept. A `shape` that takes long to make is a
-    function, as few commands need it.
+    the default depends on the folder. A `shape` that takes long to make is a function, as few commands need it.
     """
 
     read: Callable[[Node, Path], Any]
     shape: Shape | Callable[[], Shape]
     key: str = ""
     otherwise: Callable[[Path], Any] | None = None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Read nodes; see pydantic."""
-        return core_schema.with_info_plain_validator_function(self._value)
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The shape; see pydantic."""
-        return dict(self.shape() if callable(self.shape) else self.shape)
-
-    def _value(self, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, YamlScalar | YamlSequence | YamlMapping):
-            return value
-        try:
-            return self.read(value, _base(info))
-        except Misplaced as error:
-            where = ".".join(name for name in (*_path(info), self.key or info.field_name) if name)
-            told = str(error)
-            raise Misplaced(told if told.startswith(f"{where}.") else f"{where}: {told}", error.problem) from None
-
-
-class PassedThrough:
-    """A value that is not in the file: it is handed to `read_model`, and kept as it is."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Anything; see pydantic."""
-        return core_schema.any_schema()
 
 
 def written(read: Callable[[Node], Any], shape: Shape, key: str = "") -> Written:
@@ -88,7 +59,7 @@ FILE: Final = Written(lambda node, base: base / read_text(node), TEXT)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping of the file, read into the annotated dataclass. `what` is its name in messages.
+    """A mapping of the file, read into the annotated class. `what` is its name in messages.
 
     `check` gets the value and the mapping's fields, and raises `Misplaced` where keys contradict each other.
     """
@@ -97,34 +68,6 @@ class Section:
     check: Callable[[Any, Fields], None] | None = None
     also: tuple[str, ...] = ()
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Read a mapping; see pydantic."""
-        model = next(
-            each for each in (source, *_arguments(source)) if isinstance(each, type) and dataclasses.is_dataclass(each)
-        )
-        keys = {each.key: each for each in keys_of(model)}
-
-        def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-            if not isinstance(value, YamlScalar | YamlSequence | YamlMapping):
-                return inner(value)
-            fields = Fields(value, [*keys, *self.also], self.what)
-            raw: dict[str, Any] = {
-                each.field: fields.need(key) if each.is_needed else fields.get(key) for key, each in keys.items()
-            }
-            for each in keys.values():
-                if raw[each.field] is None and each.otherwise is not None:
-                    raw[each.field] = each.otherwise(_base(info))
-            given = info.context.get("given", {}) if isinstance(info.context, dict) else {}
-            unread = {name: value for name, value in given.items() if model in given.get("of", ()) and name != "of"}
-            _path(info).append(info.field_name or "")
-            found = inner({key: value for key, value in raw.items() if value is not None} | unread)
-            _path(info).pop()
-            if self.check is not None:
-                self.check(found, fields)
-            return found
-
-        return core_schema.with_info_wrap_validator_function(read, handler(source))
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SectionList:
@@ -132,75 +75,111 @@ class SectionList:
 
     check: Callable[[Any, Node], None]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Read a list; see pydantic."""
-
-        def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
-            if not isinstance(value, YamlScalar | YamlSequence | YamlMapping):
-                return inner(value)
-            found = inner(read_list(value, lambda node: node))
-            self.check(found, value)
-            return found
-
-        return core_schema.no_info_wrap_validator_function(read, handler(source))
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SettingsKey:
-    """One key of a mapping, and the field that holds it."""
+    """One key of a mapping, and the field that holds it. `hint` is the field's annotation, `mark` how it is read."""
 
     key: str
     field: str
     is_needed: bool
-    otherwise: Callable[[Path], Any] | None
+    hint: Any
+    mark: Written | Section | SectionList
+    default: Any
+
+    @property
+    def section(self) -> tuple[type, Section]:
+        """Class of the key's section, or of each section in its list, and how it is read."""
+        mark = self.mark if isinstance(self.mark, Section) else _mark(self.hint, Section)
+        return next(
+            each for each in _parts(self.hint) if isinstance(each, type) and dataclasses.is_dataclass(each)
+        ), mark
 
 
-def keys_of(model: type) -> Iterator[SettingsKey]:
-    """Keys that a mapping of this dataclass may have; fields without a mark are not in the file."""
+def keys_of(model: type) -> tuple[SettingsKey, ...]:
+    """Keys that a mapping of this class may have; fields without a mark are not in the file."""
     hints = get_type_hints(model, include_extras=True)
-    for field in dataclasses.fields(model):
-        marks = [
-            mark
-            for mark in getattr(hints[field.name], "__metadata__", ())
-            if isinstance(mark, Written | Section | SectionList)
-        ]
-        for mark in marks:
-            is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            key, otherwise = (mark.key, mark.otherwise) if isinstance(mark, Written) else ("", None)
-            yield SettingsKey(key or field.name, field.name, is_needed, otherwise)
+    return tuple(
+        SettingsKey(
+            (mark.key if isinstance(mark, Written) else "") or field.name,
+            field.name,
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            hints[field.name],
+            mark,
+            field.default,
+        )
+        for field in dataclasses.fields(model)
+        for mark in getattr(hints[field.name], "__metadata__", ())
+        if isinstance(mark, Written | Section | SectionList)
+    )
+
+
+def models_of(model: type) -> Iterator[type]:
+    """Classes below `model` that hold sections of its file."""
+    for each in keys_of(model):
+        if not isinstance(each.mark, Written):
+            below, _ = each.section
+            yield below
+            yield from models_of(below)
+
+
+class _Within(NamedTuple):
+    """The folder that relative paths count from, and the names of the sections around a value."""
+
+    base: Path
+    names: tuple[str, ...] = ()
 
 
 def read_model(model: type[T], section: Section, node: Node, base: Path, **given: Any) -> T:
     """Read a whole file. `given` are fields of `model` that are not in the file. Raises `Misplaced`."""
-    context = {"base": base, "given": {**given, "of": (model,)}, "path": []}
-    adapter: TypeAdapter[T] = TypeAdapter(annotated(model, section))
-    return adapter.validate_python(node, context=context)
+    made: T = _read_section(model, section, node, _Within(base), **given)
+    return made
 
 
-def models_of(model: type) -> Iterator[type]:
-    """Dataclasses below `model` that hold sections of its file."""
-    for hint in get_type_hints(model).values():
-        for each in (hint, *_arguments(hint)):
-            if isinstance(each, type) and dataclasses.is_dataclass(each) and any(keys_of(each)):
-                yield each
-                yield from models_of(each)
+def _read_section(model: type, section: Section, node: Node, within: _Within, **given: Any) -> Any:
+    keys = keys_of(model)
+    fields = Fields(node, [*(each.key for each in keys), *section.also], section.what)
+    nodes = [fields.need(each.key) if each.is_needed else fields.get(each.key) for each in keys]
+    for each, written_node in zip(keys, nodes, strict=True):
+        if written_node is not None:
+            given[each.field] = _read_value(each, written_node, within)
+        elif isinstance(each.mark, Written) and each.mark.otherwise is not None:
+            given[each.field] = each.mark.otherwise(within.base)
+    made = model(**given)
+    if section.check is not None:
+        section.check(made, fields)
+    return made
 
 
-def _arguments(hint: Any) -> Iterator[Any]:
-    for each in getattr(hint, "__args__", ()):
-        yield each
-        yield from _arguments(each)
+def _read_value(key: SettingsKey, node: Node, within: _Within) -> Any:
+    within = _Within(within.base, (*within.names, key.key))
+    if isinstance(key.mark, Written):
+        try:
+            return key.mark.read(node, within.base)
+        except Misplaced as error:
+            where, told = ".".join(within.names), str(error)
+            raise Misplaced(told if told.startswith(f"{where}.") else f"{where}: {told}", error.problem) from None
+    model, section = key.section
+    if isinstance(key.mark, Section):
+        return _read_section(model, section, node, within)
+    found: tuple[Any, ...] = read_list(node, lambda each: _read_section(model, section, each, within))
+    key.mark.check(found, node)
+    return found
 
 
-def annotated(model: type, section: Section) -> Any:
-    """The type that pydantic reads a whole file, or the mapping of a section, into."""
-    return Annotated[model, section]
+def _mark(hint: Any, kind: type[T]) -> T:
+    """The mark of this kind on a part of an annotation."""
+    return next(
+        mark
+        for each in _parts(hint)
+        if get_origin(each) is Annotated
+        for mark in each.__metadata__
+        if type(mark) is kind
+    )
 
 
-def _path(info: ValidationInfo) -> list[str]:
-    """Names of the sections that are being read."""
-    return info.context["path"] if isinstance(info.context, dict) else []
-
-
-def _base(info: ValidationInfo) -> Path:
-    return info.context["base"] if isinstance(info.context, dict) else Path()
+def _parts(hint: Any) -> Iterator[Any]:
+    """The annotation and every annotation in it."""
+    yield hint
+    for each in get_args(hint):
+        yield from _parts(each)

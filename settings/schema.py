@@ -1,48 +1,41 @@
-"""The JSON Schema of a settings file, made from the dataclasses that hold its values."""
+"""The JSON Schema of a settings file, made from the classes that hold its values."""
 
+import inspect
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
-
-from settings.models import Section, Shape, annotated, keys_of, models_of
+from settings.models import Section, SettingsKey, Shape, Written, keys_of, models_of
 from settings.reading import duration_text
 
 
-class _Shapes(GenerateJsonSchema):
-    """Leaves out defaults that JSON cannot represent."""
-
-    def encode_default(self, dft: Any) -> Any:
-        """A default in the form of the file."""
-        return duration_text(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
-
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  pydantic's own attribute
-
-
-def json_schema(model: type, section: Section, title: str, more: Shape) -> dict[str, Any]:
+def json_schema(model: type, title: str, more: Shape) -> dict[str, Any]:
     """JSON Schema (2020-12) of a file. `more` are properties without a field."""
-    made = shape_of(model, section)
-    defs = made.pop("$defs", {})
-    for each in models_of(model):
-        if each.__name__ in defs:
-            _close(defs[each.__name__], each)
-    made["properties"] = {**more, **made["properties"]}
-    made["required"] = [*more, *made.get("required", [])]
+    made = shape_of(model)
+    below = sorted(models_of(model), key=lambda each: each.__name__)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **made,
+        "properties": {**more, **made["properties"]},
+        "required": [*more, *made.get("required", ())],
         "title": title,
-        **({"$defs": defs} if defs else {}),
+        "$defs": {each.__name__: shape_of(each) for each in below},
     }
 
 
-def shape_of(model: type, section: Section) -> dict[str, Any]:
-    """Shape of one mapping, with `$defs` where there are sections in it."""
-    made = TypeAdapter(annotated(model, section)).json_schema(schema_generator=_Shapes)
-    _close(made, model)
-    return made
+def shape_of(model: type) -> dict[str, Any]:
+    """Shape of one mapping: its own keys and no other. Its sections are references to `$defs`."""
+    keys = keys_of(model)
+    needed = [each.key for each in keys if each.is_needed]
+    return {
+        "additionalProperties": False,
+        "description": inspect.getdoc(model),
+        "properties": {each.key: _property(each) for each in keys},
+        **({"required": needed} if needed else {}),
+        "title": model.__name__,
+        "type": "object",
+    }
 
 
 def schema_text(schema: Shape) -> str:
@@ -50,21 +43,23 @@ def schema_text(schema: Shape) -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
-def _close(shape: dict[str, Any], model: type) -> None:
-    """Make an object's schema name the keys of the file, and allow no other."""
-    keys = list(keys_of(model))
-    shape["properties"] = {each.key: _written(shape["properties"][each.field]) for each in keys}
-    needed = [each.key for each in keys if each.is_needed]
-    shape.pop("required", None)
-    if needed:
-        shape["required"] = needed
-    shape["additionalProperties"] = False
+def _property(key: SettingsKey) -> dict[str, Any]:
+    if isinstance(key.mark, Written):
+        shape = key.mark.shape
+        return dict(shape() if callable(shape) else shape) | _default(key)
+    reference = {"$ref": f"#/$defs/{key.section[0].__name__}"}
+    return reference if isinstance(key.mark, Section) else {"items": reference, "type": "array"}
 
 
-def _written(shape: dict[str, Any]) -> dict[str, Any]:
-    """The shape without the null that only stands for a key that is left out."""
-    kept = {key: value for key, value in shape.items() if key != "title" and not (key == "default" and value is None)}
-    forms = [form for form in shape.get("anyOf", ()) if form != {"type": "null"}]
-    if len(forms) == 1:
-        return {**{key: value for key, value in kept.items() if key != "anyOf"}, **forms[0]}
-    return {**kept, "anyOf": forms} if forms else kept
+def _default(key: SettingsKey) -> dict[str, Any]:
+    """The default in the form of the file, if it has one that does not only say that the key may be left out."""
+    match key.default:
+        case timedelta() as duration:
+            return {"default": duration_text(duration)}
+        case str() | int() | float() as value:
+            return {"default": value}
+        case Path() as path:
+            return {"default": str(path)}
+        case tuple() as values:
+            return {"default": list(values)}
+    return {}

@@ -15,7 +15,6 @@ from settings.models import (
     FILE,
     FLAG,
     TEXT,
-    PassedThrough,
     Section,
     Shape,
     Written,
@@ -89,8 +88,8 @@ _TYPE: Final = written(read_text, TEXT)
 class ChannelSettings:
     """Settings that channels of every type have. `mapping` is the channel's mapping in the file."""
 
-    name: Annotated[str, PassedThrough()]
-    mapping: Annotated[YamlMapping, PassedThrough()]
+    name: str
+    mapping: YamlMapping
     type: Annotated[str, _TYPE]
 
     def wrong(self, key: str, why: str) -> Misplaced:
@@ -269,7 +268,7 @@ def channels_shape() -> Shape:
 
     shapes = []
     for kind, (model, _) in MODELS.items():
-        shape = shape_of(model, Section(kind))
+        shape = shape_of(model)
         shape["properties"]["type"] = {"const": kind}
         shapes.append(shape)
     return {
