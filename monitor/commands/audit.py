@@ -78,7 +78,7 @@ def audit(
         watches = [watch for watch in monitor.watches if not only or watch.name in only]
         with ThreadPoolExecutor(max(1, len(watches))) as at_once:
             timed = [each for found in at_once.map(_timed, watches) for each in found]
-        timed += [TimedResult(outcome, 0.0) for outcome in unfollowed(monitor) if not only]
+        timed += [TimedResult(outcome, 0.0) for outcome in unfollowed(settings, monitor.trust.kept().root) if not only]
         again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
         reading = Reading(monitor.store.database)
         evidence = [each for each in reading.open_evidence(_EVIDENCE) if not only or each.log.partition("/")[0] in only]

@@ -27,7 +27,7 @@ from monitor.crosscheck.bundles import (
     read_timestamps,
     read_unlogged,
 )
-from monitor.daemon.assembly import as_followed
+from monitor.daemon.configured_log import as_followed
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.log_sources import opened_trees
 from monitor.daemon.trust_watch import trust_of

@@ -18,7 +18,8 @@ from typing import Final
 from alerts.alert import counted, rfc3339
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import as_followed, build_channels, folder_is_writable
+from monitor.daemon.assembly import build_channels, folder_is_writable
+from monitor.daemon.configured_log import as_followed
 from monitor.daemon.followed_logs import configured_logs, not_followed
 from monitor.daemon.trust_watch import trust_of
 from monitor.judging.active_rules import RuleKeeper, route_of

@@ -6,12 +6,13 @@ from typing import Final
 
 from alerts.alert import Owner, counted
 from monitor.commands.terminal import Exit
-from monitor.daemon.assembly import Monitor
+from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
 from monitor.daemon.pass_result import PassResult
 from monitor.judging.coverage import LogCoverage
 from monitor.judging.reevaluation import RecheckCounts
 from monitor.store.reading import OpenEvidence
+from monitor.trust.trust_root import TrustRoot
 
 EVIDENCE_SHOWN: Final = 20
 _TRUST_ROOT: Final = "trust root"
@@ -26,10 +27,9 @@ class TimedResult:
     coverage: LogCoverage | None = None
 
 
-def unfollowed(monitor: Monitor) -> list[PassResult]:
+def unfollowed(config: Config, root: TrustRoot) -> list[PassResult]:
     """Outcome for each log of the trust root that cannot be followed, so that no entry of it was read."""
-    told = not_followed(monitor.config, monitor.trust.kept().root)
-    return [PassResult(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
+    return [PassResult(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in not_followed(config, root)]
 
 
 def verdict(outcomes: list[PassResult], again: RecheckCounts, evidence: Sequence[OpenEvidence] = ()) -> Exit:

@@ -108,7 +108,7 @@ def _once(monitor: Monitor) -> Exit:
     # All logs are read before the first delivery, so that all findings of one event are known.
     monitor.store.certificate_hold = timedelta(0)
     outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
-    outcomes += unfollowed(monitor)
+    outcomes += unfollowed(monitor.config, monitor.trust.kept().root)
     archived = _archive(monitor)
     # Second judgements come last: they need the logs in which the awaited entry would be.
     again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())

@@ -18,8 +18,7 @@ from monitor.commands.outcomes import dropped_line
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
 from monitor.config import Config
-from monitor.daemon.assembly import hold_of, tell_facts
-from monitor.daemon.followed_logs import configured_logs
+from monitor.daemon.followed_logs import configured_logs, hold_of, tell_facts
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.following.workers import ScanPool, usable_jobs

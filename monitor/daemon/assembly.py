@@ -1,12 +1,11 @@
 """From the configuration to the parts that run: the store, the rules, the trust root, the logs, the channels."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,28 +18,27 @@ from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan, Services
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
 from monitor.daemon.canary import Canary, CanaryChannel, check_canary
-from monitor.daemon.followed_logs import configured_logs, where_it_is
+from monitor.daemon.configured_log import describe, http_fetcher, open_log, pinned, requests_per_second
+from monitor.daemon.followed_logs import configured_logs, hold_of, tell_facts
 from monitor.daemon.supervisor import LogSupervisor, PassHelpers, WatchSettings
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import FollowLimits, Timing
 from monitor.following.workers import ScanWorkers
-from monitor.http_fetcher import HttpFetcher, ReportRequest, TokenBucket
+from monitor.http_fetcher import HttpFetcher, ReportRequest
 from monitor.judging.active_rules import AskedRules, RuleKeeper, route_of
 from monitor.judging.digest_lists import DigestLists
-from monitor.logs.opening import LogDescription, LogTrees, OpenTrees, open_sources
-from monitor.model.errors import BadConfig, Evidence, OwnFault
-from monitor.model.log_source import CT_APIS, LogApi, LogSource
+from monitor.logs.opening import LogTrees, OpenTrees
+from monitor.model.errors import BadConfig, Evidence
+from monitor.model.log_source import LogApi
 from monitor.model.state import Batch
 from monitor.site.fan_out import FanOut
 from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
 from monitor.store.canaries import Canaries
 from monitor.store.database import Database, open_database
-from monitor.store.facts import StoredKnownFacts
 from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
-from monitor.trust.trust_root import TrustRoot
 from rules.canary import canary_rule
 from rules.rule import Rule
 from settings.document import Misplaced
@@ -49,12 +47,8 @@ if TYPE_CHECKING:
     from monitor.site.archived import ArchivedHistory
     from monitor.site.delivery import Courier
 
-# Rekor v1 allows 500 requests a minute and address; tile logs are static files.
-_REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
-_OTHERWISE: Final = 50
 # Entries that one process fetches, scans and commits in a second.
 _ONE_PROCESS: Final = 50_000
-_BURST: Final = 20
 _LEAST_SECRET: Final = 32
 _BACKSCAN_SHARE: Final = 4
 
@@ -318,40 +312,6 @@ def _read_secret(path: Path, key: str) -> bytes:
     return secret
 
 
-def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
-    """Pin the log's key from the trust root. Raises `OwnFault` when the root does not hold exactly one."""
-    trusted = root.log_at(log.url, log.api, log.log_id)
-    return LogDescription(
-        name=log.name,
-        url=log.url,
-        spki=trusted.spki,
-        apis=(log.api,) if log.api is not None else trusted.apis,
-        log_id=trusted.log_id,
-        origin=log.origin,
-        tree_id=log.tree_id,
-        offset=log.offset,
-        witnesses=() if log.witnesses is None else log.witnesses.witnesses,
-        trust_root=root.fingerprint,
-        valid_until=trusted.valid_until,
-    )
-
-
-def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: ReportRequest | None = None) -> HttpFetcher:
-    """The fetcher of a log, limited to the log's rate; the caller closes it."""
-    rate = requests_per_second(log)
-    bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
-    ca_file = str(log.ca_file) if log.ca_file is not None else None
-    try:
-        return HttpFetcher(log.url, bucket=bucket, pause=pause, ca_file=ca_file, proxy=log.proxy, report=report)
-    except OwnFault as error:
-        raise BadConfig(f"{'trust' if log.of_root else f'logs: {log.name}'}: {error}") from error
-
-
-def requests_per_second(log: LogConfig) -> int:
-    """Highest rate of requests to a log."""
-    return log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
-
-
 def from_archive(
     archive: ArchiveConfig | None,
     store: Store,
@@ -373,49 +333,6 @@ def from_archive(
     return lambda source, gap, matcher, rules, judge: offer_archived(
         ArchiveSearchInputs(opened, store, matcher, rules, judge, clock, on_batch, on_evidence), source, gap
     )
-
-
-def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: HttpFetcher) -> Sequence[LogSource]:
-    """Every tree of the log, at the log's present address. Raises `FetchFailed`, `OwnFault`."""
-    # Determined each time, because the log may have moved.
-    here = where_it_is(log, trust)
-    fetcher.move_to(here.url)
-    return open_sources(as_followed(here, trust, store), fetcher)
-
-
-def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogDescription:
-    """Describe the log with the key of its state, even if the newest root no longer names the log.
-
-    Raises `FetchFailed`, `OwnFault`.
-    """
-    history = trust.history()
-    described = describe(pinned(log, trust, store) if store is not None else log, history.followable())
-    found = (known for known in history.logs() if known.key == (described.url, described.log_id))
-    # A log that moved still signs under its earlier origin.
-    former = tuple(each.url for known in found for each in known.former)
-    return replace(described, former=former, known_trees=store.trees_of(log.name) if store is not None else ())
-
-
-def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
-    """The log with its first key id, once it has a state under its name.
-
-    If a later trust root names another key for the same address, that is another log.
-    """
-    if log.log_id is not None or not store.is_followed(log.name):
-        return log
-    return replace(log, log_id=trust.history().first_key(log.url, log.api))
-
-
-def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
-    """Time for which the alert for a certificate waits for its entry; zero if no followed log shows entries."""
-    return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
-
-
-def tell_facts(facts: StoredKnownFacts, logs: Sequence[LogConfig]) -> None:
-    """Let absences count as facts only if all logs in question are followed without gaps."""
-    # A log with an undetected protocol may be of either kind.
-    facts.certificate_logs = frozenset(log.name for log in logs if log.api is None or log.api in CT_APIS)
-    facts.signature_logs = frozenset(log.name for log in logs if log.api not in CT_APIS)
 
 
 def folder_is_writable(folder: Path) -> bool:

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Literal, Protocol
 
 from monitor.config import Config, LogConfig
+from monitor.model.log_source import CT_APIS
+from monitor.store.facts import StoredKnownFacts
 from monitor.trust.history import TrustHistory
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
@@ -76,3 +79,15 @@ def followed_keys(logs: Sequence[LogConfig], trust: TrustKeeper) -> dict[tuple[s
             if known.url == log.url and log.log_id in {None, known.log_id}:
                 found[known.url, known.log_id] = log
     return found
+
+
+def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
+    """Time for which the alert for a certificate waits for its entry; zero if no followed log shows entries."""
+    return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
+
+
+def tell_facts(facts: StoredKnownFacts, logs: Sequence[LogConfig]) -> None:
+    """Let absences count as facts only if all logs in question are followed without gaps."""
+    # A log with an undetected protocol may be of either kind.
+    facts.certificate_logs = frozenset(log.name for log in logs if log.api is None or log.api in CT_APIS)
+    facts.signature_logs = frozenset(log.name for log in logs if log.api not in CT_APIS)

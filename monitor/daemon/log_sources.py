@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from monitor.config import Config, LogConfig
-from monitor.daemon.assembly import Monitor, as_followed, http_fetcher, open_log, requests_per_second
+from monitor.daemon.configured_log import as_followed, http_fetcher, open_log, requests_per_second
 from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.following.follower import Timing
 from monitor.http_fetcher import HttpFetcher
@@ -22,6 +22,9 @@ from monitor.model.errors import SignwatchError
 from monitor.model.log_source import LogSource
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
+
+if TYPE_CHECKING:
+    from monitor.daemon.assembly import Monitor
 
 
 class UnknownLogName(ValueError):
@@ -120,7 +123,7 @@ class OwnSources:
             return self._listed
 
 
-def own_sources(monitor: Monitor, parts: ExitStack) -> OwnSources:
+def own_sources(monitor: "Monitor", parts: ExitStack) -> OwnSources:
     """Sources of all logs that are followed at the time of the call; `parts` closes their connections."""
     fetchers: dict[LogConfig, HttpFetcher] = {}
     timing = monitor.services.timing
