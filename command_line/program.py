@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
@@ -44,6 +45,10 @@ def settle() -> None:
     gc.set_threshold(*_THRESHOLDS)
 
 
+# `gc.get_freeze_count()` would tell it too, and walks over all excluded objects for it.
+_settle_once: Final = cache(settle)
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Import modules with the garbage collector switched off, because imports leave nothing to collect.
@@ -51,13 +56,12 @@ def uncollected() -> Iterator[None]:
     The collector took a sixth of a command's start. Imported objects are also excluded later, as a program runs one
     command.
     """
-    was_enabled, is_first = gc.isenabled(), not gc.get_freeze_count()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if is_first:
-            settle()
+        _settle_once()
         if was_enabled:
             gc.enable()
 
