@@ -36,19 +36,11 @@ from monitor.store.asks import Asks
 from monitor.store.database import Database, create
 from monitor.store.findings import add_findings
 from monitor.store.outbox import QueuedAlert, put
-from monitor.store.site_tables import (
-    AskChange,
-    AskRow,
-    DestinationRow,
-    FindingName,
-    SubscriberRow,
-    SubscriptionAsk,
-    SubscriptionRow,
-)
+from monitor.store.site_tables import DestinationRow, SubscriberRow, SubscriptionAsk, SubscriptionRow
 from monitor.store.sql import new_id, table, text_key
 from monitor.store.store import Store
 from monitor.store.subscribers import Subscribers
-from monitor.store.tables import FindingRow
+from monitor.store.tables import AskChange, AskRow, FindingName, FindingRow
 from rules.asking import KEYS_VERSION, SUBSCRIBERS, Ask, ask_of, rule_of
 from rules.learning import verdict_of
 from rules.matching.matcher import PREFIX, LayeredMatcher, Matcher

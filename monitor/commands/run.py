@@ -31,7 +31,6 @@ from monitor.judging.reevaluation import RecheckCounts, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
-from monitor.store.notices import Notices
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import NOTICES, Meter
 
@@ -80,6 +79,8 @@ def run(
         if sqlite_path(settings.database) is not None:
             # Otherwise a killed process would hold its alerts back until its lease ran out.
             monitor.store.outbox.release()
+            from monitor.store.notices import Notices  # noqa: PLC0415  `audit` uses this module, and sends no notices
+
             Notices(monitor.store.database).release()
         if meter is None:
             raise leave(_once(monitor))

@@ -43,6 +43,7 @@ from monitor.raising.log_alerts import (
     trees_left_out_alert,
     witness_alerts,
 )
+from monitor.store.asks import Asks
 from monitor.store.health import LogCondition
 from monitor.store.history import Pass
 from monitor.store.store import Store
@@ -292,7 +293,7 @@ class LogSupervisor:
             self._store.coverage.activate(log, held.selections)
             self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
         if change:
-            self._store.asks.offered_from(log, change, self._timing.clock())
+            Asks(self._store.database).offered_from(log, change, self._timing.clock())
         workers = self._workers
         handover = workers.archive.of(log) if workers.archive is not None else None
         state = ObservedState(self._store, self._meter, PassResult(log), handover)

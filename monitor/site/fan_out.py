@@ -9,7 +9,6 @@ from typing_extensions import override
 from alerts.alert import Alert
 from alerts.channels.channel import Channel, DeliveryFailed
 from monitor.store.database import Database
-from monitor.store.notices import Notices
 from rules.asking import SUBSCRIBERS
 from rules.matching.matcher import number_of
 
@@ -24,7 +23,7 @@ class FanOut(Channel):
     """
 
     def __init__(self, database: Database) -> None:
-        self._notices = Notices(database)
+        self._database = database
 
     @property
     @override
@@ -41,5 +40,8 @@ class FanOut(Channel):
         number = number_of(alert.rule)
         if number is None:
             raise DeliveryFailed(f"{alert.rule} is no subscription", permanent=True)
-        added = self._notices.expand(alert.id, number, now, _CHUNK)
+        # Every monitor has this channel, and most have no subscriptions.
+        from monitor.store.notices import Notices  # noqa: PLC0415
+
+        added = Notices(self._database).expand(alert.id, number, now, _CHUNK)
         _LOG.info("fanned_out ask=%d notices=%d", number, added)

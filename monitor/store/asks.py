@@ -8,16 +8,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, delete, func, select, update
 
 from monitor.store.database import Database, lock_name
-from monitor.store.site_tables import AskChange, AskRange, AskRow, SubscriptionRow
 from monitor.store.sql import add_new, add_or_replace, chunks, table
-from monitor.store.tables import AuthorisationRow, LogPosition
+from monitor.store.tables import AskChange, AskRange, AskRow, AuthorisationRow, LogPosition
 from rules.asking import KEYS_VERSION, Ask, keys_text, required_keys_of_document
 from rules.matching.matcher import PREFIX
 
 _ASK = table(AskRow)
 _CHANGE = table(AskChange)
 _RANGE = table(AskRange)
-_SUBSCRIPTION = table(SubscriptionRow)
 _POSITION = table(LogPosition)
 _GIVEN = table(AuthorisationRow)
 _PAGE: Final = 10_000
@@ -74,8 +72,11 @@ class Asks:
 
     def release(self, connection: Connection, number: int, now: datetime) -> None:
         """Take a request out of force when no subscription holds it any more; its announcements end."""
+        from monitor.store.site_tables import SubscriptionRow  # noqa: PLC0415  a monitor without a site has none
+
         lock_name(connection, "asks")
-        held = select(_SUBSCRIPTION.c.id).where(_SUBSCRIPTION.c.ask == number).limit(1)
+        subscription = table(SubscriptionRow)
+        held = select(subscription.c.id).where(subscription.c.ask == number).limit(1)
         if connection.execute(held).first() is None:
             values = {"active": False, "change": self._next(connection), "ended_at": now}
             connection.execute(update(_ASK).where(_ASK.c.number == number).values(**values))

@@ -13,9 +13,8 @@ from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, false, fun
 
 from monitor.store.database import Database
 from monitor.store.reading import IS_NEWS, FoundSigning, found_signing
-from monitor.store.site_tables import FindingName
 from monitor.store.sql import chunks, table, text_key
-from monitor.store.tables import FindingCertificate, FindingRow
+from monitor.store.tables import FindingCertificate, FindingName, FindingRow
 from rules.rule import Outcome
 
 _CERTIFICATE: Final = table(FindingCertificate)

@@ -20,11 +20,11 @@ from typing_extensions import override
 from monitor.model.errors import PastMoved
 from monitor.model.state import Batch, Finding
 from monitor.store.database import Database
-from monitor.store.site_tables import FindingName
 from monitor.store.sql import add_new, add_new_tuples, add_or_overwrite, add_up, change_sealed, chunks, table, text_key
 from monitor.store.tables import (
     AlertRow,
     FindingDigest,
+    FindingName,
     FindingRow,
     KindCount,
     Recheck,

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from alerts.alert import counted
 from monitor.model.errors import OwnFault
 from monitor.proof.evidence import NotEvidence, event_id, from_document
+from monitor.store import site_tables  # noqa: F401  its tables are checked too
 from monitor.store.database import Database
 from monitor.store.history import broken_links, position_of
 from monitor.store.promises import broken_promises

@@ -10,9 +10,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Table, func, select, tuple_
 
 from monitor.store.database import Database
-from monitor.store.site_tables import FindingName
 from monitor.store.sql import table, text_key
-from monitor.store.tables import FindingRow, LogHealth, LogPosition
+from monitor.store.tables import FindingName, FindingRow, LogHealth, LogPosition
 from rules.rule import Outcome, Reason, Verdict
 from rules.subject import Subject
 from sigstore_entries.signing import (

@@ -33,10 +33,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.declarative import DeferredReflection
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
 from sqlmodel._compat import SQLModelConfig
+from typing_extensions import override
 
 _Value = TypeVar("_Value")
 _WHERE: Final = "where"
@@ -116,15 +116,31 @@ def text_key(text: str) -> bytes:
     return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-class Base(DeferredReflection, SQLModel):
+class Base(SQLModel):
     """Tables of the monitor: metadata of their own, apart from any other program's in the same process.
 
-    Rows are read and written through `table(…)`, without the object mapper. So pydantic's validators and the mapping
-    are left unmade: together they took as long as the tables do.
+    Rows are read and written through `table(…)`, without the object mapper. So pydantic's validators are left unmade,
+    and a class is abstract for SQLAlchemy, which would look for mapped attributes longer than the rest of it takes.
     """
 
     metadata: ClassVar[MetaData] = MetaData()
-    model_config = SQLModelConfig(defer_build=True)
+    model_config = SQLModelConfig(defer_build=True, protected_namespaces=())
+
+    @classmethod
+    @override
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Make the table of a class from its fields and `__table_args__`."""
+        super().__pydantic_init_subclass__(**options)
+        cls.__abstract__ = True
+        fields: Mapping[str, Any] = cls.model_fields
+        for name, field in fields.items():
+            column = field.sa_column
+            column.name, column.key = column.name or name, column.key or name
+        arguments = cls.__dict__.get("__table_args__", ())
+        indexes = [each for each in arguments if isinstance(each, Index)]
+        settings = {name: value for each in arguments if isinstance(each, dict) for name, value in each.items()}
+        columns = [field.sa_column for field in fields.values()]
+        Table(str(cls.__tablename__), cls.metadata, *columns, *indexes, **settings)
 
 
 def partial_index(name: str, *columns: str, where: ColumnElement[bool]) -> Index:

@@ -17,7 +17,6 @@ from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.raising.log_alerts import heads_of, with_sightings
-from monitor.store.asks import Asks
 from monitor.store.canaries import Canaries
 from monitor.store.certificates import ANSWERED, EventDispatcher, settle, withdraw
 from monitor.store.coverage import BackScans, Coverage, extend
@@ -76,7 +75,6 @@ class Store(State):
         self.outbox = DatabaseOutbox(database)
         self.facts = DatabaseFacts(database, clock, digests)
         self.coverage = Coverage(database)
-        self.asks = Asks(database)
         self.back_scans = BackScans(database)
         self.rule_load = RuleLoad(database)
         self.health = Health(database)

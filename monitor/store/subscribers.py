@@ -20,7 +20,6 @@ from monitor.store.findings import SeenFact, add_known, set_past
 from monitor.store.site_tables import (
     AnswerRow,
     ApiTokenRow,
-    AskRow,
     DestinationRow,
     InvitationRow,
     LinkRow,
@@ -33,6 +32,7 @@ from monitor.store.site_tables import (
 )
 from monitor.store.sql import add_new, chunks, new_id, table, text_key, value_of
 from monitor.store.stages import count, reached
+from monitor.store.tables import AskRow
 from rules.asking import Ask
 from rules.facts import Authorisation
 from rules.matching.matcher import PREFIX

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     Text,
     and_,
@@ -30,7 +31,7 @@ class Instance(Base, table=True):
     """One row that marks a Signwatch database, with the time at which it was made."""
 
     __tablename__ = "instance"
-    id: int = Field(primary_key=True)
+    id: int = Field(sa_column=Column(Integer, primary_key=True))
     created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     created_by: str = Field(sa_column=Column(Text, nullable=False))
 
@@ -168,6 +169,22 @@ class FindingCertificate(Base, table=True):
     certificate: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     log: str = Field(sa_column=Column(Text, primary_key=True))
     index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+
+
+class FindingName(Base, table=True):
+    """Names, repositories, fingerprints and digests of a stored signing, for looking one up; keys are SHA-256.
+
+    `vouched` and `at` are the finding's `counts` and `signed_at`: so the newest of a name are found without reading
+    the others.
+    """
+
+    __tablename__ = "finding_name"
+    __table_args__ = (Index("finding_name_newest", "name_key", "vouched", "at", "entry", "log"),)
+    name_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+    vouched: bool = Field(sa_column=Column(Boolean, nullable=False))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
 
 
 class Recheck(Base, table=True):
@@ -546,3 +563,53 @@ class TrustRootRow(Base, table=True):
     fingerprint: str = Field(sa_column=Column(Text, nullable=False))
     document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+_OWNED: Final = column("owner") != ""
+_ENDED: Final = column("ended_at").is_not(None)
+
+
+class AskRow(Base, table=True):
+    """Selection and expectation of one or more subscriptions; equal ones share a row, a compiled rule, a judgement.
+
+    A request that depends on a subscriber's own past is not shared: `owner` is its only subscription, else empty.
+    `index_keys` are the keys of `document` (JSON) as `keys_version` of the program computes them. `change` is the
+    number of the last change that put it in force or out of force, and `ended_at` when it went out of force.
+    """
+
+    __tablename__ = "ask"
+    __table_args__ = (
+        Index("ask_by_change", "change"),
+        Index("ask_digest", "digest", unique=True),
+        partial_index("ask_owner", "owner", where=_OWNED),
+        partial_index("ask_ended", "ended_at", where=_ENDED),
+        # Findings hold the number permanently, so it is not reused after its request is deleted.
+        {"sqlite_autoincrement": True},
+    )
+    number: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    document: str = Field(sa_column=Column(Text, nullable=False))
+    index_keys: str = Field(sa_column=Column(Text, nullable=False))
+    keys_version: int = Field(sa_column=Column(BigInteger, nullable=False))
+    active: bool = Field(sa_column=Column(Boolean, nullable=False))
+    change: int = Field(sa_column=Column(BigInteger, nullable=False))
+    owner: str = Field(sa_column=Column(Text, nullable=False))
+    ended_at: datetime | None = Field(sa_column=Column(UtcTime))
+
+
+class AskChange(Base, table=True):
+    """One row: the number of the last change to what is asked for."""
+
+    __tablename__ = "ask_change"
+    id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    change: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class AskRange(Base, table=True):
+    """Every ask in force whose change is at most `change` was offered every entry of a log from `first` on."""
+
+    __tablename__ = "ask_range"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    change: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    first: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))

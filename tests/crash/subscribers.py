@@ -41,9 +41,10 @@ from monitor.site.parts import Site, build_site
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database, create, open_database
 from monitor.store.outbox import QueuedAlert, put
-from monitor.store.site_tables import AskRow, DestinationRow, LinkRow, NoticeRow, StageCount, SubscriptionRow
+from monitor.store.site_tables import DestinationRow, LinkRow, NoticeRow, StageCount, SubscriptionRow
 from monitor.store.sql import table
 from monitor.store.store import Store
+from monitor.store.tables import AskRow
 from rules.matching.matcher import PREFIX
 from tests.crash.forking import DIED, Steps, Watching
 from tests.crash.story import Around, step_through_database

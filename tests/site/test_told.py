@@ -15,6 +15,7 @@ from monitor.config import WebConfig, load_config
 from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.site.app import create_site
 from monitor.site.weekly import put_weekly
+from monitor.store.asks import Asks
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import Visitor, link_in, shown, text_of
 from tests.support.database_fixtures import postgres_url, where
@@ -191,7 +192,7 @@ def test_one_persons_answer_forgives_nothing_from_another(live: Followed) -> Non
     mia, theo = live.visitor(), live.visitor()
     live.subscribe(mia, MIA)
     live.subscribe(theo, "theo@acme.example")
-    assert live.monitor.store.asks.in_force() == 1, "control: equal requests are one"
+    assert Asks(live.monitor.store.database).in_force() == 1, "control: equal requests are one"
     live.follow()
     live.sign("refs/heads/stolen")
     assert len(live.mailbox.to(MIA)) == len(live.mailbox.to("theo@acme.example")) == 2
