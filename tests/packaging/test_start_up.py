@@ -60,6 +60,8 @@ METRICS = {"prometheus_client", "http", "socketserver"}
 WORKERS = {"multiprocessing"}
 # The readers of certificates and of OpenSSH's keys: more than the rest of `cryptography` together.
 CERTIFICATES = {"cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"}
+# Tables of the subscribers' site, which most monitors do not have.
+SITE = {"monitor.store.site_tables"}
 # Parts of the standard library that serve, ask or store.
 HEAVY = {"asyncio", "http", "sqlite3", "ssl", "multiprocessing", "smtplib", "socketserver", "xml"}
 
@@ -73,7 +75,7 @@ def imported(tmp_path: Path, name: str, *words: str, code: int = 0) -> set[str]:
     names = json.loads(into.read_text())
     packages = {each.partition(".")[0] for each in names if not each.startswith(("_sysconfigdata", "_cython", "__mp_"))}
     return {each for each in packages if each not in sys.stdlib_module_names or each in HEAVY} | (
-        CERTIFICATES.intersection(names)
+        (CERTIFICATES | SITE).intersection(names)
     )
 
 
@@ -112,7 +114,7 @@ COMMANDS = {
     ("status",): LIGHT | CERTIFICATES | DATABASE,
     ("evidence", "list"): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS,
     ("audit",): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS | {"xml"},
-    ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS,
+    ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS | SITE,
 }
 
 
