@@ -18,8 +18,8 @@ from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_
 from alerts.alert import rfc3339
 from alerts.inert import inert_line
 from monitor.logs.tile_tree import ReadNote, head_of
-from monitor.model.errors import PromiseStatement, SignwatchError
-from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promise_of, read_promise
+from monitor.model.errors import PromiseKind, PromiseStatement, SignwatchError
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, promise_of, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries import logged_entry

@@ -1,6 +1,7 @@
 """The three kinds of trouble: the log lied, the log did not answer, or Signwatch has a fault."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class SignwatchError(Exception):
@@ -39,9 +40,16 @@ class PastMoved(StateConflict):
     """Another log's pass changed the past by which findings were judged. This commit wrote no row; judge them again."""
 
 
+class PromiseKind(StrEnum):
+    """Kinds of promise that logs sign about an entry."""
+
+    SET = "rekor-set"
+    SCT = "ct-sct"
+
+
 @dataclass(frozen=True, slots=True)
 class PromiseStatement:
-    """A log's promise to include an entry, as it signed it. `kind` is a `monitor.model.inclusion_promise.PromiseKind`.
+    """A log's promise to include an entry, as it signed it. `kind` is a `PromiseKind`.
 
     `statement` are the bytes under the signature: for a signed entry timestamp canonical JSON, for a signed certificate
     timestamp the CertificateTimestamp of RFC 6962 3.2, which is the promised leaf byte for byte.

@@ -11,7 +11,6 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,7 @@ import msgspec
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 
-from monitor.model.errors import PromiseStatement, SignwatchError
+from monitor.model.errors import PromiseKind, PromiseStatement, SignwatchError
 from sigstore_entries.logged_entry import timestamp_statement
 from tlog.ct import MalformedCt, parse_leaf, sct_message, verify_digitally_signed
 from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
@@ -38,13 +37,6 @@ SET_MERGE_DELAY: Final = timedelta(hours=1)
 SCT_MERGE_DELAY: Final = timedelta(hours=24)
 _SET_FIELDS: Final = frozenset({"body", "integratedTime", "logID", "logIndex"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class PromiseKind(StrEnum):
-    """Kinds of promise that logs sign about an entry."""
-
-    SET = "rekor-set"
-    SCT = "ct-sct"
 
 
 class BadPromise(SignwatchError):

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from monitor.model.errors import Evidence, PromiseStatement
-from monitor.model.inclusion_promise import InclusionPromise, PromiseKind
+from monitor.model.errors import Evidence, PromiseKind, PromiseStatement
 from sigstore_entries.signing import EntryRef, Unreadable
-from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
 from tlog.merkle import (
     EMPTY_ROOT,
     MAX_TREE_SIZE,
@@ -25,8 +23,10 @@ from tlog.merkle import (
     RootHash,
     leaf_hashes,
 )
-from tlog.note import BadSignature, open_note, parse_checkpoint, rekor_v1_key, tile_log_key
-from tlog.static_ct import open_ct_checkpoint, static_ct_key
+
+if TYPE_CHECKING:
+    from monitor.model.inclusion_promise import InclusionPromise
+    from tlog.ct import TreeHead
 
 # rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.
 FROZEN: Final = "Log frozen — "
@@ -157,11 +157,14 @@ class _Sth(msgspec.Struct):
     tree_head_signature: str
 
 
-def read_sth(raw: bytes, spki: bytes) -> TreeHead:
+def read_sth(raw: bytes, spki: bytes) -> "TreeHead":
     """Read a get-sth answer and verify its signature.
 
     Raises `tlog.ct.MalformedCt` when it is no tree head, `tlog.note.BadSignature` when `spki` did not sign it.
     """
+    # Verifying brings `cryptography`, which a command that only reads the configuration does not need.
+    from tlog.ct import MalformedCt, decode_base64, verify_tree_head  # noqa: PLC0415
+
     try:
         sth = msgspec.json.decode(raw, type=_Sth)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
@@ -223,6 +226,10 @@ class HeadStatement:
 
 def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> HeadStatement:
     """Verify one raw tree head on its own. Raises `ValueError` when the key did not sign it, or it is no tree head."""
+    # As above.
+    from tlog.note import BadSignature, open_note, parse_checkpoint, rekor_v1_key, tile_log_key  # noqa: PLC0415
+    from tlog.static_ct import open_ct_checkpoint, static_ct_key  # noqa: PLC0415
+
     try:
         match api:
             case LogApi.CT_RFC6962:
@@ -386,7 +393,7 @@ class PromisingSource(LogSource, Protocol):
     def promised_range(self, head: SignedHead) -> PromisedRange:
         """Promised indexes of this tree, from that of its first leaf on."""
 
-    def place_of(self, promise: InclusionPromise, head: SignedHead) -> PromiseAnswer:
+    def place_of(self, promise: "InclusionPromise", head: SignedHead) -> PromiseAnswer:
         """Place of the promised leaf, or the leaf at the promised index, which is below `head`.
 
         Raises `FetchFailed`, and `NotShown` when the log shows no leaf or no valid proof.

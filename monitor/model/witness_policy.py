@@ -8,14 +8,15 @@ as a lie. A cosignature is valid as long as a head is fresh: a replayed head com
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from alerts.alert import counted, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead
 from settings.document import Misplaced, Node
 from settings.reading import Fields, read_list, read_number, read_text
-from tlog.cosignature import WitnessKey, parse_witness_vkey
-from tlog.note import MalformedNote
+
+if TYPE_CHECKING:
+    from tlog.cosignature import WitnessKey
 
 WITNESS_KEYS: Final = ("required", "keys")
 MAX_WITNESSES: Final = 64
@@ -30,7 +31,7 @@ class WitnessPolicy:
     """
 
     required: int
-    witnesses: tuple[WitnessKey, ...]
+    witnesses: "tuple[WitnessKey, ...]"
 
     def __post_init__(self) -> None:
         """Check that some heads meet the policy and some do not."""
@@ -144,7 +145,11 @@ def read_witnesses(node: Node) -> WitnessPolicy:
         ) from None
 
 
-def _read_key(node: Node) -> WitnessKey:
+def _read_key(node: Node) -> "WitnessKey":
+    # They bring `cryptography`, which a configuration without witnesses does not need.
+    from tlog.cosignature import parse_witness_vkey  # noqa: PLC0415
+    from tlog.note import MalformedNote  # noqa: PLC0415
+
     try:
         return parse_witness_vkey(read_text(node))
     except MalformedNote as error:

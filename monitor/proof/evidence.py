@@ -14,8 +14,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 from alerts.alert import rfc3339
-from monitor.model.errors import Evidence, PromiseStatement, SignwatchError
-from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
+from monitor.model.errors import Evidence, PromiseKind, PromiseStatement, SignwatchError
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
 from monitor.model.log_source import HeadStatement, LogApi, read_head
 from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signatures import has_wrong_signature

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
 
-from monitor.model.errors import OwnFault, PromiseStatement
-from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, PromiseKind, read_promise
+from monitor.model.errors import OwnFault, PromiseKind, PromiseStatement
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, read_promise
 from monitor.model.log_source import LogApi, PromisedRange, read_head
 from monitor.store.database import Database
 from monitor.store.sql import add_new, add_up, known_values, table

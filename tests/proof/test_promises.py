@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from monitor.crosscheck.promise_audit import PromiseResult, PromiseStatus, hold, is_of
 from monitor.http_fetcher import Refused
-from monitor.model.errors import FetchFailed, Lagging, PromiseStatement
+from monitor.model.errors import FetchFailed, Lagging, PromiseKind, PromiseStatement
 from monitor.model.inclusion_promise import (
     MAX_STATEMENT,
     BadPromise,
     InclusionPromise,
-    PromiseKind,
     pack_timestamp,
     read_promise,
     set_of,

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from hashlib import sha256
 
-from monitor.model.errors import PromiseStatement
-from monitor.model.inclusion_promise import InclusionPromise, PromiseKind, read_promise, set_of
+from monitor.model.errors import PromiseKind, PromiseStatement
+from monitor.model.inclusion_promise import InclusionPromise, read_promise, set_of
 from tests.support.misbehaving_log import MisbehavingLog, PrivateKey, ct_leaf, merkle_tree_leaf, sign, spki_of
 
 
