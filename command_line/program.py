@@ -10,8 +10,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
@@ -49,21 +48,10 @@ def settle() -> None:
 _settle_once: Final = cache(settle)
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Import modules with the garbage collector switched off, because imports leave nothing to collect.
-
-    The collector took a sixth of a command's start. Imported objects are also excluded later, as a program runs one
-    command.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        _settle_once()
-        if was_enabled:
-            gc.enable()
+def _begin_command() -> None:
+    """Collect garbage from now on, but not what was imported: a program runs one command."""
+    _settle_once()
+    gc.enable()
 
 
 class LazyCommand(TyperCommand):
@@ -80,9 +68,8 @@ class LazyCommand(TyperCommand):
         # httpx imports its own command line if it finds one, with click and pygments: half of its import time. For
         # `importlib` the value `None` means that there is no such module.
         sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-        with uncollected():
-            single.command(self.name, cls=_Loaded)(getattr(importlib.import_module(module), function))
-            return typer.main.get_command(single)
+        single.command(self.name, cls=_Loaded)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(single)
 
     def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002
         """The whole summary: plain lines are folded, not cut."""
@@ -91,7 +78,9 @@ class LazyCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Import the command and make its context, for a run, its `--help` or the completion of its options."""
         command = self.load()
-        return command.make_context(info_name, _with_left_out(command.params, args), parent, **extra)
+        context = command.make_context(info_name, _with_left_out(command.params, args), parent, **extra)
+        _begin_command()
+        return context
 
 
 class _Loaded(TyperCommand):
@@ -210,6 +199,8 @@ def run(
     `tell` shows an error to the user and returns its exit code, or `None` for a defect of the program, which is raised
     again.
     """
+    # Imports leave nothing to collect: the collector took a sixth of a start. The command itself has it, as told above.
+    gc.disable()
     command: Any = typer.main.get_command(app)
     mend_completion(command)
     typer.core.HAS_RICH = is_for_terminal(sys.stdout)
@@ -228,6 +219,8 @@ def run(
         if told is None:
             raise
         return told
+    finally:
+        gc.enable()
     if code == _INTERRUPTED:
         return _UNFINISHED
     return int(code or _FINE)
