@@ -142,8 +142,7 @@ def in_new_process(code: str, *words: str) -> str:
 def test_a_daemon_without_visitors_imports_no_template_engine_and_no_mail_parser() -> None:
     code = """
 import sys
-import monitor.commands.run
-import monitor.daemon.alert_pages, monitor.daemon.console, monitor.daemon.daemon, monitor.daemon.web
+import monitor.commands.serving
 print(*sys.modules)
 """
     modules = set(in_new_process(code).split())

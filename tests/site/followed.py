@@ -10,7 +10,7 @@ from pathlib import Path
 from aiosmtpd.controller import Controller
 
 from alerts.delivery import DeliveryPolicy, deliver_channel
-from monitor.commands.run import with_logs
+from monitor.commands.serving import with_logs
 from monitor.config import WebConfig, load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.log_sources import own_sources
