@@ -20,7 +20,6 @@ from monitor.judging.reevaluation import RecheckCounts, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import utc_now
 from monitor.store.database import sqlite_path
-from monitor.store.notices import Notices
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import Meter
 
@@ -71,7 +70,10 @@ def _assembled(settings: Config, meter: Meter, timing: Timing, parts: ExitStack)
     if sqlite_path(settings.database) is not None:
         # Otherwise a killed process would hold its alerts back until its lease ran out.
         monitor.store.outbox.release()
-        Notices(monitor.store.database).release()
+        if settings.site is not None:
+            from monitor.store.notices import Notices  # noqa: PLC0415  with the site's tables
+
+            Notices(monitor.store.database).release()
     return monitor
 
 

@@ -8,7 +8,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -56,7 +58,6 @@ RULES = {"yaml", "re2", "ahocorasick_rs", "cython_runtime", "rules", "settings"}
 LIGHT = TYPER | PYDANTIC | CRYPTOGRAPHY | ENTRIES | RULES
 DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "asyncio", "ssl"}  # SQLAlchemy imports asyncio, and that ssl
 HTTP = {"httpx", "httpcore", "h11", "anyio", "certifi", "idna", "http", "outbound"}
-METRICS = {"prometheus_client", "http", "socketserver"}
 WORKERS = {"multiprocessing"}
 # The readers of certificates and of OpenSSH's keys: more than the rest of `cryptography` together.
 CERTIFICATES = {"cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"}
@@ -112,9 +113,10 @@ COMMANDS = {
     ("rules", "lint"): LIGHT - CRYPTOGRAPHY - {"pybase64", "rfc8785"},
     ("rules", "init", "https://github.com/acme/widget"): LIGHT | CERTIFICATES,
     ("status",): LIGHT | CERTIFICATES | DATABASE,
-    ("evidence", "list"): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS,
-    ("audit",): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS | {"xml"},
-    ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP | METRICS | WORKERS | SITE,
+    ("evidence", "list"): LIGHT | CERTIFICATES | DATABASE,
+    ("audit",): LIGHT | CERTIFICATES | DATABASE | HTTP | WORKERS,
+    ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP | WORKERS,
+    ("scan", "--log", "rekor-v2", "--from", "0", "--to", "1"): LIGHT | CERTIFICATES | DATABASE | HTTP | WORKERS | SITE,
 }
 
 
@@ -122,6 +124,26 @@ COMMANDS = {
 def test_a_command_imports_what_it_uses(words: Sequence[str], followed: ServedLog, tmp_path: Path) -> None:
     config = () if words[:2] == ("rules", "init") else ("--config", str(followed.config))
     assert imported(tmp_path, "signwatch", *words, *config) <= COMMANDS[tuple(words)]
+
+
+class _Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+
+def test_status_imports_the_http_client_only_where_a_daemon_listens(followed: ServedLog, tmp_path: Path) -> None:
+    status = ("status", "--config", str(followed.config))
+    with HTTPServer(("127.0.0.1", 0), _Empty) as server:
+        followed.write_files(server.server_port)
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert "httpx" in imported(tmp_path, "signwatch", *status)
+        finally:
+            server.shutdown()
+    try:
+        assert "httpx" not in imported(tmp_path, "signwatch", *status)
+    finally:
+        followed.write_files()
 
 
 def test_checking_evidence_needs_no_rules_no_database_and_no_http_client(tmp_path: Path) -> None:
