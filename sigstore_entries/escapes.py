@@ -39,9 +39,10 @@ _RANGES: Final = (
     (0xF0000, 0x10FFFF),
     *((plane + 0xFFFE, plane + 0xFFFF) for plane in range(0, 0xF0000, 0x10000)),
 )
-_ESCAPED: Final = re.compile("[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in _RANGES) + "]")
+# Compiled at its first use, a millisecond that few commands need.
+_ESCAPED: Final = "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in _RANGES) + "]"
 
 
 def escaped(text: str) -> str:
     r"""`text` with these characters written as `\t`, `\n`, `\r`, `\xHH`, `\uHHHH` or `\UHHHHHHHH`."""
-    return _ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return re.sub(_ESCAPED, lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from alerts.inert import inert_line
 from monitor.commands.proof_file import tell_proofs
@@ -284,6 +282,14 @@ def _configured_keys(config: Path | None) -> _Keys | None:
 
 
 def _public_key(file: Path) -> bytes:
+    # It brings OpenSSH's formats, a twentieth of the start of a command that is given no key.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        PublicFormat,
+        load_pem_public_key,
+    )
+
     raw = _read(file, _MAX_KEY, "--key")
     try:
         if raw.lstrip().startswith(b"-----BEGIN"):

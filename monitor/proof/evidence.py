@@ -17,8 +17,6 @@ from alerts.alert import rfc3339
 from monitor.model.errors import Evidence, PromiseKind, PromiseStatement, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
 from monitor.model.log_source import HeadStatement, LogApi, read_head
-from sigstore_entries.entry import decode_rekor
-from sigstore_entries.signatures import has_wrong_signature
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.merkle import (
     Frontier,
@@ -206,6 +204,10 @@ def _wrong_signature(evidence: Evidence) -> str:
     """Decode the entry in the file and check its own signature again. Raises `NotEvidence` unless it is wrong."""
     if len(evidence.leaves) != 1:
         raise NotEvidence("the file does not hold the one entry it is about")
+    # They read and verify entries of every kind: other evidence is about heads.
+    from sigstore_entries.entry import decode_rekor  # noqa: PLC0415
+    from sigstore_entries.signatures import has_wrong_signature  # noqa: PLC0415
+
     ((index, leaf),) = evidence.leaves
     read = decode_rekor(leaf, EntryRef(evidence.log, index))
     if isinstance(read, Unreadable) or not has_wrong_signature(leaf, read):

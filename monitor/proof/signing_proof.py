@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from monitor.model.log_source import CT_APIS, HeadStatement, LogApi, LogSource, SignedHead, read_head
 from monitor.proof.evidence import NotEvidence, as_base64, as_text, from_base64
-from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.merkle import ProofInvalid, leaf_hash, root_from_inclusion_proof, verify_consistency
 
@@ -161,6 +160,9 @@ def _sentence(signings: ProvenSignings, entry: ProvenEntry) -> str:
     where = f"Entry {entry.index} of {signings.log}"
     if entry.leaf is None:
         return f"{where}: an entry with leaf hash {entry.leaf_hash.hex()}, whose bytes are not in the file."
+    # It reads entries of every kind: a file of heads, or of leaf hashes, needs none of it.
+    from sigstore_entries.entry import decode_ct, decode_rekor  # noqa: PLC0415
+
     ref = EntryRef(signings.log, entry.index)
     decoded = decode_ct(entry.leaf, ref) if signings.api in CT_APIS else decode_rekor(entry.leaf, ref)
     if isinstance(decoded, Unreadable):

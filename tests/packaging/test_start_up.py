@@ -148,9 +148,7 @@ def test_status_imports_the_http_client_only_where_a_daemon_listens(followed: Se
 
 def test_checking_evidence_needs_no_rules_no_database_and_no_http_client(tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text("{}")
-    found = imported(tmp_path, "signwatch", "evidence", "verify", "none.json", code=1)
-    assert found <= LIGHT - RULES | CERTIFICATES
-    assert "cryptography.x509" not in found, "a file without certificates"
+    assert imported(tmp_path, "signwatch", "evidence", "verify", "none.json", code=1) <= LIGHT - RULES
 
 
 def in_new_process(code: str, *words: str) -> str:
