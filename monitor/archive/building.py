@@ -15,8 +15,9 @@ import pyarrow as pa
 from alerts.alert import Alert
 from monitor.archive.rows import RowTrust, rows_of
 from monitor.following.follower import BatchScanner
+from monitor.following.processes import begin_worker
 from monitor.following.scan_batch import BatchMatches, Fetched, ScannedBatch
-from monitor.following.workers import AHEAD_PER_JOB, begin_worker, in_order
+from monitor.following.workers import AHEAD_PER_JOB, in_order
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, Position
 from monitor.model.state import Batch

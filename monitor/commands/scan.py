@@ -26,7 +26,6 @@ from monitor.commands.dask import (
 )
 from monitor.commands.scan_output import progress, show_findings
 from monitor.commands.scan_parts import (
-    JobsOption,
     PatienceOption,
     RuleOption,
     ScanParts,
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
     from monitor.cluster.workers import ClusterOptions
 
 _FOLDER: Final = "scans"
+# Entries that this process examines in less time than it takes to fork others and to end them.
+_SHORT: Final = 2_000
 
 
 def scan(
@@ -66,7 +67,12 @@ def scan(
     ] = None,
     rules: Annotated[Path | None, typer.Option("--rules", help="A rule file; the configured one by default.")] = None,
     only: RuleOption = None,
-    jobs: JobsOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, max=256, help="Processes; by default one per core, and one for a short range."
+        ),
+    ] = None,
     patience: PatienceOption = 120,
     dask: DaskOption = None,
     dask_check: DaskCheckOption = None,
@@ -94,7 +100,8 @@ def scan(
     cluster = cluster_options(dask, dask_check, (dask_tls_ca, dask_tls_cert, dask_tls_key), usable_jobs(jobs))
     with ExitStack() as parts:
         settings = load_config(config)
-        jobs = 1 if cluster else jobs
+        if cluster or (jobs is None and last is not None and last - first <= _SHORT):
+            jobs = 1
         shared = scan_parts(settings, rules, only, jobs, patience=patience, parts=parts, opened=_store_if_there)
         digest = sha256((rules or settings.rules).read_bytes() + json.dumps(sorted(only or ())).encode()).hexdigest()
         timing = Timing(utc_now, time.sleep)

@@ -5,19 +5,14 @@ small batches stay in its process, where they are fastest; for a backlog it spaw
 the rules, and which end with the daemon even after a kill.
 """
 
-import gc
 import logging
-import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import (
@@ -32,13 +27,15 @@ from monitor.following.scan_batch import (
 from monitor.judging.active_rules import HeldRules
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, LogEntry
-from rules.matching.matcher import Matcher, compile_rules
+from rules.matching.matcher import Matcher
 from rules.rule import RuleSet
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 ResultT = TypeVar("ResultT")
 AHEAD_PER_JOB: Final = 2
 _AHEAD_BYTES: Final = 256 * 1024 * 1024
-_matcher: Matcher | None = None
 
 
 class ScanPool:
@@ -56,7 +53,10 @@ class ScanPool:
         self._ahead, self._ahead_bytes = jobs * AHEAD_PER_JOB, ahead_bytes
         self._pool: ProcessPoolExecutor | None = None
         if jobs > 1:
-            self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
+            from monitor.following import processes  # noqa: PLC0415  with `multiprocessing`, which one job leaves out
+
+            self._work = processes.work
+            self._pool = processes.forked(matcher, jobs) if spawn_with is None else processes.spawned(spawn_with, jobs)
 
     def batch_scanner(self, log: str, api: LogApi) -> BatchScanner:
         """The function that scans the batches of one tree."""
@@ -80,14 +80,14 @@ class ScanPool:
             yield fetched, _examined(self.matcher, fetched.entries, fetched.start, log, api)
 
     def _parallel(
-        self, pool: ProcessPoolExecutor, batches: Iterator[Fetched], log: str, api: LogApi
+        self, pool: "ProcessPoolExecutor", batches: Iterator[Fetched], log: str, api: LogApi
     ) -> Iterator[tuple[Fetched, ScannedBatch]]:
         def submit(fetched: Fetched) -> Future[ScannedBatch]:
-            return pool.submit(_work, fetched.entries, fetched.start, log, api)
+            return pool.submit(self._work, fetched.entries, fetched.start, log, api)
 
         try:
             yield from in_order(batches, submit, self._ahead, self._ahead_bytes)
-        except BrokenProcessPool as error:
+        except BrokenExecutor as error:
             raise OwnFault(
                 f"{log}: a process that examines entries was killed, perhaps for lack of memory. The proven entries "
                 "are kept; the next pass continues from there, a scan with --resume. Use fewer processes if it "
@@ -131,58 +131,9 @@ def in_order(
 
 def usable_jobs(wanted: int | None) -> int:
     """Number of processes to use: as wanted, or one per core of this process; one on a system without fork."""
-    if "fork" not in multiprocessing.get_all_start_methods():
+    if not hasattr(os, "fork"):
         return 1
     return wanted if wanted is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-
-
-def _forked(matcher: Matcher, jobs: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(matcher,))
-    # The garbage collector does not write to frozen objects, so their pages stay shared after the fork. They stay
-    # frozen, with the modules, which are frozen before: at its end the program would free each of them.
-    gc.collect()
-    gc.freeze()
-    # The first task forks every process: now, while there is one thread and no connection.
-    pool.submit(os.getpid).result()
-    return pool
-
-
-def _spawned(rules: RuleSet, jobs: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_anew, initargs=(rules,))
-
-
-def _begin_anew(rules: RuleSet) -> None:
-    # Before compiling, which takes seconds for a million rules: the parent may end meanwhile.
-    _begin(compile_rules(rules.rules))
-
-
-def _begin(matcher: Matcher) -> None:
-    global _matcher  # noqa: PLW0603  what the fork shares
-    _matcher = matcher
-    begin_worker()
-
-
-def begin_worker() -> None:
-    """Set up a process of a pool: it ends with its parent, and ignores interrupts."""
-    # Ctrl-C reaches the whole process group; the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent closes no pool: without this its processes would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> ScannedBatch:
-    if _matcher is None:
-        raise OwnFault("this process was given no rules")
-    return _examined(_matcher, entries, start, log, api)
 
 
 def _examined(matcher: Matcher, entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> ScannedBatch:

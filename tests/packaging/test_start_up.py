@@ -58,7 +58,6 @@ RULES = {"yaml", "re2", "ahocorasick_rs", "cython_runtime", "rules", "settings"}
 LIGHT = TYPER | PYDANTIC | CRYPTOGRAPHY | ENTRIES | RULES
 DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "asyncio", "ssl"}  # SQLAlchemy imports asyncio, and that ssl
 HTTP = {"httpx", "httpcore", "h11", "anyio", "certifi", "idna", "http", "outbound"}
-WORKERS = {"multiprocessing"}
 # The readers of certificates and of OpenSSH's keys: more than the rest of `cryptography` together.
 CERTIFICATES = {"cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"}
 # Tables of the subscribers' site, which most monitors do not have.
@@ -114,9 +113,9 @@ COMMANDS = {
     ("rules", "init", "https://github.com/acme/widget"): LIGHT | CERTIFICATES,
     ("status",): LIGHT | CERTIFICATES | DATABASE,
     ("evidence", "list"): LIGHT | CERTIFICATES | DATABASE,
-    ("audit",): LIGHT | CERTIFICATES | DATABASE | HTTP | WORKERS,
-    ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP | WORKERS,
-    ("scan", "--log", "rekor-v2", "--from", "0", "--to", "1"): LIGHT | CERTIFICATES | DATABASE | HTTP | WORKERS | SITE,
+    ("audit",): LIGHT | CERTIFICATES | DATABASE | HTTP,
+    ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP,
+    ("scan", "--log", "rekor-v2", "--from", "0", "--to", "1"): LIGHT | CERTIFICATES | DATABASE | HTTP | SITE,
 }
 
 
