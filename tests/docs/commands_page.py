@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import typer
@@ -20,15 +21,23 @@ Every command of the four programs, as `--help` says it. Exit codes: [exit-codes
 """
 
 
+@cache
 def page() -> str:
     """The whole page."""
     parts = [_OPENING]
-    for name, app in PROGRAMS.items():
-        for words, command in _commands(name, typer.main.get_command(app)):
+    for name in PROGRAMS:
+        for words, command in _commands(name, program(name)):
             parts.append(_section(words, command))
     return "\n".join(parts)
 
 
+@cache
+def program(name: str) -> Any:
+    """The group of all commands of a program."""
+    return typer.main.get_command(PROGRAMS[name])
+
+
+@cache
 def loaded(command: Any) -> Any:
     """The command with its arguments and options: a listed one is imported."""
     return command.load() if isinstance(command, LazyCommand) else command

@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from tests.docs.commands_page import PROGRAMS, _argument, _commands, _default
+from tests.docs.commands_page import PROGRAMS, _argument, _commands, _default, program
 
 SUMMARIES = {
     "signwatch": "watch Sigstore's transparency logs and tell of signings that were not expected",
@@ -29,6 +28,7 @@ _FILES = (
 )
 
 
+@cache
 def man_page(name: str) -> str:
     """The manual page of one program in the macros of man(7)."""
     lines = [
@@ -39,7 +39,7 @@ def man_page(name: str) -> str:
         f".B {_text(name)}",
         "[\\fIoptions\\fR] \\fIcommand\\fR [\\fIarguments\\fR]",
     ]
-    for words, command in _commands(name, typer.main.get_command(PROGRAMS[name])):
+    for words, command in _commands(name, program(name)):
         lines.append(".SH DESCRIPTION" if words == name else f".SS {_quoted(words)}")
         lines += _prose(command.help or "")
         if words == name:
@@ -96,7 +96,7 @@ def _quoted(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for program in PROGRAMS:
+    for name in PROGRAMS:
         into = Path(sys.argv[1]) / "man1"
         into.mkdir(parents=True, exist_ok=True)
-        (into / f"{program}.1").write_text(man_page(program), encoding="utf-8")
+        (into / f"{name}.1").write_text(man_page(name), encoding="utf-8")

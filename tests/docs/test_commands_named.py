@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from tests.docs.blocks import ROOT, blocks
-from tests.docs.commands_page import PROGRAMS, loaded
+from tests.docs.commands_page import PROGRAMS, loaded, program
 
 _PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "alerts").glob("*.md")])
 _SUBSTITUTED = re.compile(r'"?\$\(.*?\)"?')
@@ -30,8 +29,8 @@ def named(page: Path) -> Iterator[str]:
 
 def unknown(line: str) -> str | None:
     """What of a command line does not exist; None when all of it does."""
-    program, *words = shlex.split(_NEXT.split(_SUBSTITUTED.sub("VALUE", line))[0])
-    command: Any = typer.main.get_command(PROGRAMS[program])
+    name, *words = shlex.split(_NEXT.split(_SUBSTITUTED.sub("VALUE", line))[0])
+    command: Any = program(name)
     while words and words[0] in getattr(command, "commands", {}):
         command = loaded(command.commands[words.pop(0)])
     if hasattr(command, "commands"):

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from tests.docs.blocks import ROOT
-from tests.docs.commands_page import PROGRAMS, _commands
+from tests.docs.commands_page import PROGRAMS, _commands, program
 from tests.docs.man_pages import _text, man_page
 
 
@@ -33,7 +32,7 @@ def shown(name: str) -> str:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_command_and_option_is_shown(name: str) -> None:
     text = re.sub(r"\s+", " ", shown(name))
-    for words, command in _commands(name, typer.main.get_command(PROGRAMS[name])):
+    for words, command in _commands(name, program(name)):
         assert words in text
         for each in command.params:
             if each.param_type_name == "option" and not each.hidden and each.name != "help":
