@@ -201,6 +201,8 @@ def run(
     """
     # Imports leave nothing to collect: the collector took a sixth of a start. The command itself has it, as told above.
     gc.disable()
+    # pydantic, which reads the options, would open a file of every installed package to find plugins for itself.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     command: Any = typer.main.get_command(app)
     mend_completion(command)
     typer.core.HAS_RICH = is_for_terminal(sys.stdout)

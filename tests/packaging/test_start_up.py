@@ -145,6 +145,16 @@ def test_status_imports_the_http_client_only_where_a_daemon_listens(followed: Se
         followed.write_files()
 
 
+def test_no_plugin_of_pydantic_is_looked_for(followed: ServedLog, tmp_path: Path) -> None:
+    """Pydantic would open a file of every installed package, and import the module that one of them names."""
+    (tmp_path / "plugin_of_pydantic.py").write_text("plugin = None")
+    (tmp_path / "plugin-1.0.dist-info").mkdir()
+    (tmp_path / "plugin-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (tmp_path / "plugin-1.0.dist-info" / "entry_points.txt").write_text("[pydantic]\nit = plugin_of_pydantic:plugin\n")
+    words = ("status", "--config", str(followed.config))
+    assert "plugin_of_pydantic" not in imported(tmp_path, "signwatch", *words)
+
+
 def test_checking_evidence_needs_no_rules_no_database_and_no_http_client(tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text("{}")
     assert imported(tmp_path, "signwatch", "evidence", "verify", "none.json", code=1) <= LIGHT - RULES
