@@ -24,7 +24,7 @@ from monitor.model.errors import OwnFault
 from monitor.model.log_source import Position
 from monitor.model.state import Batch
 from monitor.program import VERSION
-from monitor.store.database import create, open_database
+from monitor.store.database import open_database, write_draft
 from monitor.store.facts import ListedDigests
 from monitor.store.reading import Reading
 from monitor.store.sql import table
@@ -159,7 +159,8 @@ def _make(path: Path, scope: Scope, position: Position, last: int, clock: Callab
     """Make the ledger under another name and rename it, so that a crash leaves no incomplete ledger at its place."""
     new = path.with_suffix(".new")
     _remove(new)
-    store = Store(create(str(new), clock(), VERSION), clock=clock, route=lambda _: ())
+    write_draft(new, clock(), VERSION, with_site=False)
+    store = Store(open_database(str(new)), clock=clock, route=lambda _: ())
     try:
         store.baseline(position, json.dumps({**asdict(scope), "end": last}))
     finally:

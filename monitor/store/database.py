@@ -242,8 +242,7 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
     try:
         for name in (draft.name, f"{draft.name}-wal", f"{draft.name}-shm", f"{draft.name}-journal"):
             draft.with_name(name).unlink(missing_ok=True)
-        _make_file(draft)
-        _write_draft(draft, now, version)
+        write_draft(draft, now, version)
         draft.rename(path)
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -254,13 +253,18 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
         raise OwnFault(f"{path}: the database cannot be made here: {error.strerror}. Nothing was begun.") from error
 
 
-def _write_draft(draft: Path, now: datetime, version: str) -> None:
-    """Write schema and first row without a journal on disk: an unfinished draft is deleted."""
+def write_draft(draft: Path, now: datetime, version: str, *, with_site: bool = True) -> None:
+    """Write schema and first row into a new file, which the caller renames once it is whole.
+
+    There is no journal on disk: an unfinished draft is deleted. The ledger of a scan has none of the site's tables.
+    Raises `OwnFault`.
+    """
+    _make_file(draft)
     engine = create_engine("sqlite://", creator=lambda: _connect(draft), poolclass=QueuePool, hide_parameters=True)
     event.listen(engine, "connect", _prepare_draft)
     event.listen(engine, "begin", _begin_sqlite)
     with closing(Database(engine, str(draft))) as database:
-        _upgrade(database, now, version)
+        _upgrade(database, now, version, with_site=with_site)
     # Opened as for use, so that the header names the write-ahead log before the file is synchronised and renamed.
     with closing(Database(_engine(str(draft), draft), str(draft))) as database, database.read():
         pass
@@ -373,12 +377,12 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
 
-def _upgrade(database: Database, now: datetime, version: str) -> None:
+def _upgrade(database: Database, now: datetime, version: str, *, with_site: bool = True) -> None:
     with database.write() as connection:
         lock_name(connection, "schema")
         found = _found_version(connection)
         if found is None:
-            _make_tables(connection, database.where)
+            _make_tables(connection, database.where, with_site=with_site)
         elif found != SCHEMA:
             from monitor.store import schema
 
@@ -389,9 +393,10 @@ def _upgrade(database: Database, now: datetime, version: str) -> None:
             connection.execute(table(Instance).insert(), row)
 
 
-def _make_tables(connection: Connection, where: str) -> None:
+def _make_tables(connection: Connection, where: str, *, with_site: bool) -> None:
     """Make the newest schema as the tables are declared: importing Alembic alone takes longer than making them."""
-    from monitor.store import site_tables  # noqa: F401, PLC0415  declares the site's tables
+    if with_site:
+        from monitor.store import site_tables  # noqa: F401, PLC0415  declares them
 
     if inspect(connection).get_table_names():
         raise OwnFault(f"{where}: this database holds another program's tables; name another one.")

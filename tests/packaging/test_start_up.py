@@ -115,7 +115,7 @@ COMMANDS = {
     ("evidence", "list"): LIGHT | CERTIFICATES | DATABASE,
     ("audit",): LIGHT | CERTIFICATES | DATABASE | HTTP,
     ("run", "--once"): LIGHT | CERTIFICATES | DATABASE | HTTP,
-    ("scan", "--log", "rekor-v2", "--from", "0", "--to", "1"): LIGHT | CERTIFICATES | DATABASE | HTTP | SITE,
+    ("scan", "--log", "rekor-v2", "--from", "0", "--to", "1"): LIGHT | CERTIFICATES | DATABASE | HTTP,
 }
 
 
