@@ -1,8 +1,10 @@
 """Names of container images, strictly parsed. SPEC distribution reference grammar; OCI distribution-spec 1.1."""
 
 import re
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 DOCKER_HUB: Final = "index.docker.io"
 MAX_NAME: Final = 255
@@ -20,8 +22,7 @@ class BadImageName(ValueError):
     """The text is not a valid image name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageName(Struct, frozen=True):
     """Registry host (with a port where it has one), repository, and a tag, a digest (`sha256:…`) or neither."""
 
     registry: str

@@ -1,11 +1,13 @@
 """The alert: one event a person should know of, with its meaning and the next step."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import fields
 
 
 class Owner(StrEnum):
@@ -33,8 +35,7 @@ class ChangeKind(StrEnum):
     RESOLVED = "resolved"
 
 
-@dataclass(frozen=True, slots=True)
-class AlertChange:
+class AlertChange(Struct, frozen=True):
     """A change in the life of an alert. `number` distinguishes the changes of one alert."""
 
     kind: ChangeKind
@@ -43,8 +44,7 @@ class AlertChange:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FactGroup:
+class FactGroup(Struct, frozen=True):
     """Label and value rows under one heading. A `raw` group repeats the source's own words and is shown last."""
 
     name: str
@@ -52,8 +52,7 @@ class FactGroup:
     raw: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True):
     """One alert, complete: its reader needs no other system to understand the event and the next step.
 
     `id` is stable for one event, so a receiver can drop repeats; with the channel's name it is the idempotency key.

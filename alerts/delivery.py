@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from alerts.alert import Alert
 from alerts.channels.channel import Channel, DeliveryFailed, FollowingChannel
@@ -19,8 +21,7 @@ _MAX_ERROR: Final = 500
 _STRIKES: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryPolicy:
+class DeliveryPolicy(Struct, frozen=True):
     """Retry delays and limits of delivery.
 
     A channel for people gets at most `singles` messages within `interval`; others wait and become one digest per
@@ -41,8 +42,7 @@ class DeliveryPolicy:
     claims_per_pass: int = 20
 
 
-@dataclass(slots=True)
-class ChannelReport:
+class ChannelReport(Struct):
     """Result of one pass over one channel, in deliveries; `messages` counts a digest once."""
 
     delivered: int = 0
@@ -52,8 +52,7 @@ class ChannelReport:
     last_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryReport:
+class DeliveryReport(Struct, frozen=True):
     """Result of one pass. `unconfigured` are channels with waiting deliveries that the configuration does not name."""
 
     channels: Mapping[str, ChannelReport] = field(default_factory=dict)

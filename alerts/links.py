@@ -3,10 +3,11 @@
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from alerts.alert import Alert
 
@@ -15,8 +16,7 @@ _SIGNATURE_BYTES: Final = 18
 PROVEN_KIND: Final = "unexpected-signing"
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(Struct, frozen=True):
     """Links to pages of this installation under `base`, the public URL without a slash at its end; none if it is empty.
 
     `key` signs links that acknowledge an alert without a login; none are made without it.

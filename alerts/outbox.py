@@ -1,15 +1,15 @@
 """The guarantees of an outbox that delivery relies on. `monitor` implements it in its database."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from msgspec import Struct
 
 from alerts.alert import Alert, AlertChange, Severity
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """One alert on its way to one channel.
 
     `id` is the outbox's name for the delivery. `attempts` is the number that the last `failed` stored, 0 before.
@@ -33,16 +33,14 @@ class Delivery:
         return self.alert.severity is Severity.PAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """Messages to a channel: single deliveries, plus one for each digest; and the time of the newest digest."""
 
     messages: int = 0
     last_digest: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(Struct, frozen=True):
     """Pending deliveries of a channel, and the time of the oldest."""
 
     pending: int

@@ -1,7 +1,8 @@
 """The page for people: an alert with every text made inert and every length bounded."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from alerts.alert import Alert, Owner, Severity, rfc3339
 from alerts.inert import inert_line
@@ -30,16 +31,14 @@ TEST: Final = "test"
 """The kind of an alert that only tests a channel."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageSection:
+class PageSection(Struct, frozen=True):
     """Rows under one heading."""
 
     name: str
     facts: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """The shown parts of one alert. All texts are single visible lines; renderers still escape for their markup.
 
     `sections` are the facts in reading order, `claims` the source's own words, shown last. `link`,

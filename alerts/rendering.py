@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from alerts.alert import Alert, rfc3339
 from alerts.inert import inert_json
@@ -38,8 +39,7 @@ def _template(name: str) -> Any:
     return environment.get_template(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Renderer:
+class Renderer(Struct, frozen=True):
     """Renders alerts, with the user's templates if there are any. `links` are the addresses for messages.
 
     If a user template fails, floods or stalls, the built-in page is used, with a note of the reason.

@@ -7,9 +7,10 @@ template runs in a child process with a deadline, a memory limit and an output l
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, to_builtins
 
 from alerts.alert import counted
 from alerts.inert import inert_line
@@ -25,8 +26,7 @@ class TemplateFailed(Exception):
     """The user's template gave no page: it is wrong, too slow, or too large."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserTemplate:
+class UserTemplate(Struct, frozen=True):
     """One template: its source, its file's name for messages, and `html` for a template of HTML.
 
     The template sees `page` (`alerts.page.Page`). For HTML every value is escaped before the template sees it, so not
@@ -52,7 +52,7 @@ class UserTemplate:
         job = {
             "source": self.source,
             "html": self.html,
-            "page": asdict(page) | {"heading": page.heading, "facts": page.facts},
+            "page": to_builtins(page) | {"heading": page.heading, "facts": page.facts},
             "max_output": MAX_OUTPUT,
             "memory": _MEMORY,
             "cpu_seconds": max(1, int(self.seconds)),

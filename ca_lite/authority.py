@@ -3,12 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
 from ca_lite.certificate import CertificateRequest, contents, final_certificate, precertificate, validity
@@ -37,8 +37,7 @@ class KeyProof(Protocol):
         """Proven key."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuingChain:
+class IssuingChain(Struct, frozen=True):
     """The chain certificates are issued from (issuer first, root last), its key and its CT log."""
 
     chain: tuple[x509.Certificate, ...]
@@ -46,8 +45,7 @@ class IssuingChain:
     ct: CtClient
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Struct, frozen=True):
     """Everything one issuance needs. Blocking; call it from many threads."""
 
     issuing: Callable[[], IssuingChain]

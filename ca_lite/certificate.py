@@ -4,7 +4,6 @@ The profile is what real clients verify: subject empty, one critical subject alt
 critical, authority key identifier present, the SCT list last.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -12,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from msgspec import Struct
 
 from ca_lite.identity import Principal
 from ca_lite.keys import SigningKey, hash_for
@@ -28,8 +28,7 @@ from tlog.ct import Sct
 LIFETIME: Final = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateRequest:
+class CertificateRequest(Struct, frozen=True):
     """Contents that both certificates share; the two must differ in poison and SCT only."""
 
     principal: Principal

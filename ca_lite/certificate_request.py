@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ca_lite.errors import CSR_UNPARSABLE, KEY_UNPARSABLE, SIGNATURE_INVALID, bad_request
 from ca_lite.proof import (
@@ -15,8 +16,7 @@ from ca_lite.proof import (
 from sigstore_entries.client_keys import ClientKey
 
 
-@dataclass(frozen=True, slots=True)
-class CsrProof:
+class CsrProof(Struct, frozen=True):
     """The caller sent a certificate signing request: its own signature is the proof."""
 
     csr: Any
@@ -28,8 +28,7 @@ class CsrProof:
         return key_from_csr(raw, permitted)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedChallenge:
+class SignedChallenge(Struct, frozen=True):
     """The caller sent a key and a signature over its e-mail or subject. `bare` content is bytes (v1), else text."""
 
     content: Any

@@ -1,12 +1,12 @@
 """Certificate chains of the authority itself: root, intermediate, and the timestamp authority's (made once by init)."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from msgspec import Struct
 
 from ca_lite.errors import ConfigError
 from ca_lite.keys import SigningKey, hash_for, spki
@@ -16,8 +16,7 @@ INTERMEDIATE_LIFETIME: Final = timedelta(days=1095)
 _BACKDATED: Final = timedelta(minutes=5)  # Verifiers on this machine may run in the same second.
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedCertificate:
+class IssuedCertificate(Struct, frozen=True):
     """A certificate and its private key."""
 
     certificate: x509.Certificate

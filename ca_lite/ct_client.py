@@ -1,12 +1,12 @@
 """Adds precertificates to the CT log (RFC 6962 4.2). The caller must verify the signature of each SCT."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pybase64
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import Struct
 
 from ca_lite.log_trust import CtLog
 from outbound.json_client import JsonClient, Outage
@@ -19,8 +19,7 @@ _EXTENSIONS_LIMIT: Final = 1024
 _MAX_TIMESTAMP: Final = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
-class CtClient:
+class CtClient(Struct, frozen=True):
     """One CT log. `http` is kept open between requests."""
 
     log: CtLog

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from ca_lite.errors import bad_request, token_refused
 from ca_lite.issuers import Issuer, IssuerType
@@ -20,8 +21,7 @@ _URI_SAFE: Final = "!#$%&'()*+,/:;=?@[]~"
 _NAME_LIMIT: Final = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """Contents of a certificate: its subject alternative name, and claims by readable Fulcio name."""
 
     form: NameForm

@@ -1,15 +1,16 @@
 """Reads Fulcio's issuer configuration (YAML or JSON), with its start-up errors and our warnings."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from cryptography import x509
+from msgspec.structs import replace
 
 from addresses.url import is_loopback_host
 from ca_lite.errors import ConfigError
@@ -124,7 +125,7 @@ def _issuer(key: YamlScalar, node: Node, metadata: Mapping[str, CiMetadata], *, 
     read = _read(Issuer, key, node)
     try:
         ci = _ci_for(read.ci_provider, metadata) if read.type is IssuerType.CI_PROVIDER else None
-        issuer = replace(read, url=read.url or key.text, wildcard=wildcard, ci=ci)
+        issuer = dataclasses.replace(read, url=read.url or key.text, wildcard=wildcard, ci=ci)
         _check(issuer)
     except ConfigError as error:
         raise Misplaced(f"{key.text}: {error}", key) from error

@@ -4,11 +4,11 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
 import jwt
+from msgspec import Struct
 
 from addresses.url import is_https_or_loopback
 from ca_lite.issuers import Issuer
@@ -25,8 +25,7 @@ _CACHED_ISSUERS: Final = 100  # Fulcio's LRU for meta issuers
 _REFRESH_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class IssuerKeys:
+class IssuerKeys(Struct, frozen=True):
     """An issuer's published document: the algorithms it signs tokens with, and its keys."""
 
     algorithms: tuple[str, ...]

@@ -7,7 +7,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
+import msgspec
 import yaml
+from msgspec import Struct
 
 from ca_lite.templates import TemplateError, check_template
 from settings.document import Misplaced, Node, YamlMapping, YamlScalar
@@ -144,11 +146,10 @@ class Issuer:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Issuers:
+class Issuers(Struct, frozen=True):
     """The issuers of a configuration, and warnings for its author."""
 
-    exact: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
+    exact: Mapping[str, Issuer] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     wildcards: tuple[Issuer, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import (
     URL,
     Column,
@@ -65,8 +65,7 @@ _ENDED: Final = (
 )
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     """A statement for one row: `done` after it was tried; then `error` is `None` if it is on disk."""
 
     statement: Insert | Update

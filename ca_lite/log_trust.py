@@ -3,10 +3,10 @@
 import base64
 import binascii
 import json
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Struct
 
 from ca_lite.errors import ConfigError
 from tlog.note import load_public_key
@@ -14,16 +14,14 @@ from tlog.note import load_public_key
 _KEYS: Final = ("tlogs", "ctlogs", "rekorTlogUrls")
 
 
-@dataclass(frozen=True, slots=True)
-class CtLog:
+class CtLog(Struct, frozen=True):
     """The CT log that takes this CA's precertificates: base URL and SPKI DER."""
 
     url: str
     spki: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LogTrust:
+class LogTrust(Struct, frozen=True):
     """Trust material of the log: trusted-root `tlogs` and `ctlogs`, signing-config `rekorTlogUrls`."""
 
     tlogs: list[dict[str, Any]]

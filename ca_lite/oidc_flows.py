@@ -7,10 +7,12 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from addresses.url import is_loopback_host
 
@@ -35,8 +37,7 @@ class OAuthError(Exception):
         self.description = description
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizationRequest:
+class AuthorizationRequest(Struct, frozen=True):
     """Checked parameters of an authorization request."""
 
     client_id: str
@@ -59,8 +60,7 @@ class DeviceState(StrEnum):
     DENIED = "denied"
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceGrant:
+class DeviceGrant(Struct, frozen=True):
     """One device waiting for its user."""
 
     user_code: str

@@ -4,13 +4,13 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from msgspec import Struct
 
 from ca_lite.errors import ConfigError
 from ca_lite.issuer_keys import Discovery, IssuerKeys, parse_jwks
@@ -23,8 +23,7 @@ ALGORITHM: Final = "RS256"  # SPEC cosign: --identity-token takes raw RS256 toke
 _KEEP: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class OidcKeys:
+class OidcKeys(Struct, frozen=True):
     """Signing key and every published key of one directory."""
 
     kid: str

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from addresses.url import is_https_or_loopback
 from ca_lite.errors import ConfigError
 from ca_lite.keys import read_limited
@@ -19,8 +21,7 @@ from settings.reading import read_between, read_choice, read_decimal, read_flag,
 CLIENT_ID: Final = "sigstore"
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Paths of all files, below the directory given with `--dir`."""
 
     root: Path

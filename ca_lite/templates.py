@@ -6,8 +6,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from msgspec import Struct
 
 _LIMIT: Final = 4096
 _DEPTH: Final = 8
@@ -21,18 +22,15 @@ class TemplateError(ValueError):
     """A template does not parse, or names a claim that the token does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class _If:
+class _If(Struct, frozen=True):
     claim: str
     equals: str
     then: "tuple[_Node, ...]"

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ObjectIdentifier
+from msgspec import Struct
 
 from ca_lite.timestamp_messages import (
     Accuracy,
@@ -43,8 +43,7 @@ _ECDSA_SHA256: Final = AlgorithmIdentifier(algorithm=ObjectIdentifier("1.2.840.1
 _LAST_UTC_TIME_YEAR: Final = 2049  # RFC 5652 11.3
 
 
-@dataclass(frozen=True, slots=True)
-class TimestampAuthority:
+class TimestampAuthority(Struct, frozen=True):
     """A TSA key with its chain: the signing certificate first, the self-signed root last."""
 
     key: ec.EllipticCurvePrivateKey

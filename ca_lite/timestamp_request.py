@@ -3,11 +3,11 @@
 import binascii
 import json
 from base64 import b64decode
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
+from msgspec import Struct
 
 from ca_lite.timestamp_messages import AlgorithmIdentifier, MessageImprint, TimestampExtension, TimeStampReq
 
@@ -41,8 +41,7 @@ class TimestampRefused(Exception):
         return {"code": self.status, "message": self.message}
 
 
-@dataclass(frozen=True, slots=True)
-class TimestampRequest:
+class TimestampRequest(Struct, frozen=True):
     """One request. `imprint` is the hash to stamp, `nonce` is echoed."""
 
     imprint: MessageImprint

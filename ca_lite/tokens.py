@@ -4,11 +4,11 @@ import binascii
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import jwt
+from msgspec import Struct
 
 from ca_lite.errors import CaRefused, token_refused
 from ca_lite.issuer_keys import IssuerKeys, KeySource
@@ -21,8 +21,7 @@ _PARTS: Final = 3
 _MAX_TIME: Final = 253_402_300_799  # 9999-12-31
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedToken:
+class VerifiedToken(Struct, frozen=True):
     """Claims of a token whose signature, issuer, audience and times were checked, and the issuer's configuration."""
 
     issuer: Issuer

@@ -4,12 +4,12 @@ The formats are protobuf-specs'; every field is known to sigstore-python's stric
 """
 
 import base64
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from msgspec import Struct
 
 from ca_lite.log_trust import LogTrust
 from ca_lite.settings import OIDC_PATH, CaSettings
@@ -22,8 +22,7 @@ TIMESTAMP_PATH: Final = "/api/v1/timestamp"
 _SELECT_ANY: Final = {"selector": "ANY"}  # SPEC sigstore-js: it throws an error for any other selector
 
 
-@dataclass(frozen=True, slots=True)
-class ValidChain:
+class ValidChain(Struct, frozen=True):
     """A certificate chain and its period of trust, as RFC 3339 texts; `end` is `None` while the chain is in use."""
 
     chain: tuple[x509.Certificate, ...]

@@ -7,18 +7,17 @@ longest for its client is closed, so that new requests are still answered.
 
 import asyncio
 import resource
-from dataclasses import dataclass
 from typing import Any, Final
 
 import h11
+from msgspec import Struct
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LEAST: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(Struct, frozen=True):
     """Seconds for a request's headers, between two requests, and for a whole exchange; connections at once.
 
     At most `most` connections, and one in `share` of the descriptors that the process may have.

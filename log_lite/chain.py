@@ -1,7 +1,6 @@
 """Checks of a CT log before it promises to log a certificate (RFC 6962 3.1), and the leaf of that certificate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from typing import Final
@@ -10,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from msgspec import Struct
 
 from log_lite.ledger import CT, PendingEntry, SealedLeaf
 from sigstore_entries.der import MalformedDer, tbs_without_scts
@@ -24,8 +24,7 @@ class BadChain(Exception):
     """The chain is not one this log accepts; the message is for the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """A checked certificate: `signed` is its part in the leaf, `certificate` the DER that the client sent.
 
     `signed` is the TBSCertificate of a precertificate and the certificate itself otherwise; `chain` the issuers' DER,

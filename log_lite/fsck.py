@@ -1,9 +1,10 @@
 """Checks a stored log from its files alone, without the trees that the server keeps in memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from log_lite.ledger import signer_for
 from log_lite.store import LedgerDatabase, StoredHead, TreeRow
@@ -15,8 +16,7 @@ _CHUNK: Final = 1000
 _MAX_DEFECTS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """Findings in one tree: `entries` stored, `signed` covered by the head signed last, and `defects`."""
 
     origin: str

@@ -4,11 +4,12 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from msgspec.structs import astuple
 
 from addresses.url import is_loopback_host
 from log_lite.genesis import statement_ct, statement_v1, statement_v2, utc

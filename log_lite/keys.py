@@ -1,7 +1,6 @@
 """The log's private keys: made once and stored as PKCS#8 PEM files that only their owner can read."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from msgspec import Struct
 
 LogPrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -21,8 +21,7 @@ class KeyUnusable(Exception):
     """A key file is missing, damaged, or not of the type this log signs with."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogKey:
+class LogKey(Struct, frozen=True):
     """A private key and its SubjectPublicKeyInfo DER. Signs with plain Ed25519, or with ECDSA over SHA-256."""
 
     private: LogPrivateKey

@@ -9,9 +9,10 @@ them.
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from log_lite.keys import read_key
 from log_lite.notes import NoteSigner, ct_signer, rekor_v1_signer, rekor_v2_signer
@@ -31,16 +32,14 @@ class LogDamaged(Exception):
     """The stored entries do not give the root that the log signed. The log must not be served."""
 
 
-@dataclass(frozen=True, slots=True)
-class SealedLeaf:
+class SealedLeaf(Struct, frozen=True):
     """A leaf's bytes and the values stored beside it, made when its index and time (ms) are known."""
 
     body: bytes
     extra: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEntry:
+class PendingEntry(Struct, frozen=True):
     """An entry that passed every check and waits for its place.
 
     `tree` names the tree, or the log (`v1`) whose active tree is meant. `dedupe` is equal for equivalent entries.
@@ -53,8 +52,7 @@ class PendingEntry:
     issuers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """Index that a draft was given. `duplicate`: the tree already held the entry; nothing was added."""
 
     tree: str
@@ -62,8 +60,7 @@ class Receipt:
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TreeClosed:
+class TreeClosed(Struct, frozen=True):
     """The tree no longer takes entries; `state` is the reason."""
 
     tree: str

@@ -1,7 +1,8 @@
 """Writing checkpoints: the signed notes of Rekor v1, Rekor v2 and static CT, byte for byte as clients read them."""
 
 import base64
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from log_lite.keys import LogKey
 from tlog.ct import tree_head_message
@@ -11,8 +12,7 @@ from tlog.static_ct import static_ct_key
 _SHA256_ECDSA = b"\x04\x03"
 
 
-@dataclass(frozen=True, slots=True)
-class HeadText:
+class HeadText(Struct, frozen=True):
     """Contents of a checkpoint: `size` leaves, 32-byte `root`, under `origin`, plus extension lines."""
 
     origin: str
@@ -26,8 +26,7 @@ class HeadText:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class NoteSigner:
+class NoteSigner(Struct, frozen=True):
     """A key with the name and key id it signs notes under."""
 
     key: LogKey
@@ -52,8 +51,7 @@ class NoteSigner:
         return self.key.sign(head.to_bytes())
 
 
-@dataclass(frozen=True, slots=True)
-class CtNoteSigner(NoteSigner):
+class CtNoteSigner(NoteSigner, frozen=True):
     """Signs as a static CT log: the RFC 6962 tree head instead of the note text, with its timestamp in front."""
 
     def with_key(self, key: LogKey) -> NoteSigner:

@@ -1,11 +1,12 @@
 """Shared by the three APIs: the ledger, the writer, the lenses, and the certificates a CT log accepts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final
 
 from cryptography import x509
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from log_lite.ledger import V2, Ledger, PendingEntry, TreeClosed
 from log_lite.lens import HONEST, Lens
@@ -19,8 +20,7 @@ _KEPT: Final = 64
 _KEPT_BYTES: Final = 512 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedSubmission:
+class AcceptedSubmission(Struct, frozen=True):
     """A submission's place, and the view for its submitter. `duplicate`: the tree already held the entry."""
 
     shard: Shard
@@ -29,8 +29,7 @@ class AcceptedSubmission:
     duplicate: bool = False
 
 
-@dataclass(slots=True)
-class LogLiteService:
+class LogLiteService(Struct):
     """One running log. `lenses` and `fault_modes` (by log) are replaced as a whole when a fault is switched."""
 
     ledger: Ledger

@@ -1,8 +1,10 @@
 """One tree of a log: its metadata, its hashes in memory, its signer, and the head it last published."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from log_lite.notes import HeadText, NoteSigner, assemble, rekor_v2_signer
 from log_lite.store import Entry, LedgerDatabase, TreeRow
@@ -13,8 +15,7 @@ ReadEntryRange = Callable[[int, int], Sequence[Entry]]
 LeafFinder = Callable[[bytes], Sequence[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class TreeView:
+class TreeView(Struct, frozen=True):
     """A reader's view of a tree: its first `size` leaves, and the source of their bytes.
 
     `read(start, end)` returns the entries in that range in order; an honest log returns all of them. `find` returns the
@@ -78,8 +79,7 @@ def v2_address(url: str) -> str:
     return url + V2_PATH
 
 
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
+class ShardEntry(Struct, frozen=True):
     """One entry in one shard, with the view it is shown in."""
 
     shard: Shard

@@ -8,9 +8,10 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 SCHEMA_VERSION: Final = 1
 _BUSY_MS: Final = 10_000
@@ -43,8 +44,7 @@ class WrongFolder(Exception):
     """A folder that should hold a log has none, or a folder for a new log already has one."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeRow:
+class TreeRow(Struct, frozen=True):
     """One tree. `log` is v1, v2 or ct; `state` is active, inactive (v1 shard) or frozen; times in unix seconds.
 
     `extension` is the extension line of a frozen v2 shard's checkpoint.
@@ -63,8 +63,7 @@ class TreeRow:
     extension: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One stored leaf. `leaf_hash` is the hash of `body`; no hash covers `extra` (attestation, CT chain)."""
 
     index: int
@@ -74,8 +73,7 @@ class Entry:
     extra: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredHead:
+class StoredHead(Struct, frozen=True):
     """The head published last. The entries below `size` were durable before `note` was signed."""
 
     size: int

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from outbound.registry import (
     EMPTY_CONFIG,
@@ -24,8 +25,7 @@ _TYPES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RawSignature:
+class RawSignature(Struct, frozen=True):
     """One layer of a signature's manifest. `place` names where it was found, for people. All fields are untrusted."""
 
     place: str
@@ -34,8 +34,7 @@ class RawSignature:
     annotations: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class RawSignatures:
+class RawSignatures(Struct, frozen=True):
     """Layers, unread places with reasons, the number of skipped ones, and other referrers."""
 
     found: tuple[RawSignature, ...]

@@ -11,7 +11,6 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -20,6 +19,7 @@ import httpx
 import oras.auth
 import oras.container
 import requests
+from msgspec import Struct
 from requests.adapters import BaseAdapter
 
 from addresses.image_name import ImageName, is_digest, is_tag
@@ -54,8 +54,7 @@ class NotInRegistry(RegistryFailed):
     """The registry answered that it has no such manifest or blob."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryManifest:
+class RegistryManifest(Struct, frozen=True):
     """A manifest or index whose bytes have the digest `digest`."""
 
     digest: str
@@ -69,8 +68,7 @@ class RegistryManifest:
         return isinstance(self.document.get("manifests"), list)
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """A manifest's reference to another blob or manifest. SPEC image-spec descriptor. Texts are untrusted."""
 
     digest: str
@@ -80,8 +78,7 @@ class Descriptor:
     annotations: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class DescriptorList:
+class DescriptorList(Struct, frozen=True):
     """Descriptors, and the number of further ones that are not read (0 when these are all)."""
 
     found: tuple[Descriptor, ...]

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -30,6 +29,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import h11
 import httpcore
 import httpx
+from msgspec import Struct
 from typing_extensions import override
 
 from outbound.named_authorities import believing
@@ -69,8 +69,7 @@ TARGET: Final = "target"
 """Extension of a request: the path and query to ask for, in place of the URL's, as bytes that need no escape."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
+class HttpLimits(Struct, frozen=True):
     """Seconds for connecting, for one read or write, and for a whole answer; connections kept open."""
 
     connect: float = 10.0

@@ -6,8 +6,9 @@ of that finding and no others.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from rules.pattern import MAX_PATTERN, MAX_STARS, glob_matches, glob_prefix
 from sigstore_entries.signing import NameForm, Signer
@@ -55,8 +56,7 @@ class NoPattern(ValueError):
     """No pattern can be made of this signing; the message gives the reason and the alternative."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignerPattern:
+class SignerPattern(Struct, frozen=True):
     """Signers equal to one that was acknowledged. `number` is the pattern's own, 0 before it is stored.
 
     `names` (form, text) and `claims` must be equal; a text marked true ended with the ref, which is cut off. `ref`

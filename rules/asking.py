@@ -9,9 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from rules.expectations.kinds import BY_KEY, read_expect
 from rules.lint import HintId, lint
@@ -59,8 +61,7 @@ BY_PAST: Final = frozenset(key for key, kind in BY_KEY.items() if issubclass(kin
 """Keys of `expect` that depend on earlier signings, answers and announcements."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A checked request. `document` is its canonical JSON: equal requests have equal documents.
 
     One that is judged `by_past` belongs to a single subscription: what one subscriber answers or announces must not

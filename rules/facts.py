@@ -4,10 +4,11 @@ A list has the format of `sha256sum`, or one digest a line.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from addresses.url import shown_url
 from rules.acknowledged import SignerPattern
@@ -24,8 +25,7 @@ class SourceForm(StrEnum):
     REGISTRY = "registry"
 
 
-@dataclass(frozen=True, slots=True)
-class DigestSource:
+class DigestSource(Struct, frozen=True):
     """A list of digests outside the rule file. `target` is a path, a URL or a repository of images.
 
     A `url_file` is the path of a file with the URL in it, for a URL that holds a secret. A `registry` is a
@@ -42,8 +42,7 @@ class DigestSource:
         return f"{self.form}: {self.target}"
 
 
-@dataclass(frozen=True, slots=True)
-class Authorisation:
+class Authorisation(Struct, frozen=True):
     """Permission to sign one digest `count` times until `expires`. `digest` is `sha256:…`.
 
     One signature of an artifact may be logged under any of several digests (`sigstore_entries.release`): `together`
@@ -117,8 +116,7 @@ class KnownFacts(Protocol):
         """True if a Rekor log showed an entry signed with this very certificate; otherwise as above."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """All facts for a judgement. An unknown fact is `None`, and an expectation that needs it is unmet."""
 
     past: PastFacts

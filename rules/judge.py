@@ -1,9 +1,10 @@
 """The verdict on one signing under one rule, with every reason, and its explanation claim by claim."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from rules.acknowledged import ID as ACKNOWLEDGED_PATTERN
 from rules.acknowledged import SignerPattern
@@ -194,8 +195,7 @@ def _unreadable(signer: Signer) -> Iterator[Reason]:
         yield Reason("unreadable-part", "A part of the certificate or key could not be read.", "readable", defect)
 
 
-@dataclass(frozen=True, slots=True)
-class ExplanationRow:
+class ExplanationRow(Struct, frozen=True):
     """One line of an explanation. `part` is `select` or `expect`, `signer` counts from 1, 0 is the entry itself."""
 
     part: str
@@ -206,8 +206,7 @@ class ExplanationRow:
     ok: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """Selection by the rule, its verdict on a selected signing, and every compared value."""
 
     selected: bool

@@ -6,10 +6,10 @@ has is left out: one theft must not make thefts expected.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from msgspec import Struct
 from typing_extensions import override
 
 from rules.acknowledged import SignerPattern
@@ -50,8 +50,7 @@ LEARNED: Final = (
 """Keys of `expect` that are learned from signings, by their importance for a maintainer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProposedExpectation:
+class ProposedExpectation(Struct, frozen=True):
     """One proposed expectation: its key in `expect`, its values, and the sentence a form shows beside its tick box.
 
     `seen` of the `past` trusted signings meet it; without a past it is a guess from the name alone.

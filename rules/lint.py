@@ -3,9 +3,10 @@
 import difflib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from rules.expectations.within import LogEntryWithinExpectation
 from rules.matching.matcher import compile_rules
@@ -75,8 +76,7 @@ class HintId(StrEnum):
     CASE_SENSITIVE = "case-sensitive"
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(Struct, frozen=True):
     """One hint. Lines and columns count from 1; line 0 means a rule that did not come from a file."""
 
     id: HintId

@@ -7,11 +7,12 @@ expressions run in RE2, never in `re`. On hosts of source repositories that igno
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 import re2
+from msgspec import Struct
+from msgspec.structs import replace
 
 from settings.document import Misplaced, Node, YamlMapping
 from settings.reading import Fields, read_flag, read_text
@@ -30,8 +31,7 @@ class PatternForm(StrEnum):
     REGEX = "regex"
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """One pattern. `ignore_case` folds A-Z only, because folding other characters can change lengths."""
 
     form: PatternForm

@@ -6,8 +6,10 @@ A long regular expression is cut at its alternatives into several short ones, wh
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from rules.pattern import MAX_PATTERN, compile_regex
 from rules.rule_file import DocumentValue, load_rules, rule_lines
@@ -154,8 +156,7 @@ _REGEX_SPECIAL: Final = frozenset(".*+?()[]{}|^$\\")
 _MAX_VALUE: Final = 100_000  # characters of one value, a long alternation for example
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """A rule file as YAML text.
 
     `lost` lists the values that the configuration watches and the rules do not, with places.

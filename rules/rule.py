@@ -94,8 +94,7 @@ class RuleSeverity(StrEnum):
     INFO = "info"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """Signings to watch, and the form of a legitimate one.
 
     `expect` empty means that every trusted match is news. `notify` empty means the default channels, no `backscan` the
@@ -117,8 +116,7 @@ class Rule:
         return hashlib.sha256(json.dumps(outline(self.select)).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet:
+class RuleSet(Struct, frozen=True):
     """The rules of one file, in order. `name` is what messages call the file."""
 
     rules: tuple[Rule, ...]

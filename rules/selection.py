@@ -6,7 +6,7 @@ the past, use up authorisations, and satisfy `log_entry_within`.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
@@ -36,8 +36,7 @@ _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,17})){1,30}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+")
 
 
-@dataclass(frozen=True, slots=True)
-class FieldMatch:
+class FieldMatch(Struct, frozen=True):
     """Some value of `field` matches one of the patterns.
 
     `field` is `identity`, `issuer`, `fingerprint`, `digest`, `kind`, `log`, a Fulcio claim name or a dotted OID.
@@ -52,8 +51,7 @@ class FieldMatch:
         return any(pattern.matches(value) for value in values(self.field, signing, signer) for pattern in patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+class AllOf(Struct, frozen=True):
     """Every condition holds."""
 
     conditions: tuple["Condition", ...]
@@ -63,8 +61,7 @@ class AllOf:
         return all(condition.holds(signing, signer) for condition in self.conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(Struct, frozen=True):
     """At least one condition holds."""
 
     conditions: tuple["Condition", ...]
@@ -74,8 +71,7 @@ class AnyOf:
         return any(condition.holds(signing, signer) for condition in self.conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     """The condition does not hold."""
 
     condition: "Condition"

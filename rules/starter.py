@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rules.learning import ProposedExpectation
 from rules.pattern import GITLAB, Forge, build_issuers, forge_of
@@ -20,8 +21,7 @@ _FINGERPRINT = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{40}|SHA256:[A-Za-z0-9+/]
 _EMAIL = re.compile(r"[^@\s\"\\<>{}]{1,64}@[A-Za-z0-9.-]{3,190}")
 
 
-@dataclass(frozen=True, slots=True)
-class Starter:
+class Starter(Struct, frozen=True):
     """A first rule file, and one sentence on the alerts to expect of it."""
 
     text: str

@@ -7,10 +7,11 @@ hide.
 
 import difflib
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from rules.selection import MAX_SEGMENTS, REPOSITORY_SEGMENTS, normal_digest, normal_fingerprint
 
@@ -51,8 +52,7 @@ class NotASubject(ValueError):
         self.repair = repair
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """A name in its normal form: a repository or owner as `https://host/path`, a digest as `sha256:…`.
 
     `read_subject` reads `text` as the same name again.

@@ -5,10 +5,10 @@ keeps the text that was written, so `on`, `1.10` and `0123` stay these texts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import yaml
+from msgspec import Struct
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_NODES: Final = 5_000_000
@@ -20,8 +20,7 @@ _LOADER: Final[type[yaml.SafeLoader | yaml.CSafeLoader]] = getattr(yaml, "CSafeL
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsProblem:
+class SettingsProblem(Struct, frozen=True):
     """One error in a file. Lines and columns count from 1; 0 means that the place is unknown."""
 
     message: str
@@ -46,8 +45,7 @@ class Misplaced(Exception):
         self.problem = SettingsProblem(message, node.line, node.column)
 
 
-@dataclass(frozen=True, slots=True)
-class YamlScalar:
+class YamlScalar(Struct, frozen=True):
     """A scalar as written. `plain` is false when it was quoted or a block."""
 
     text: str
@@ -61,8 +59,7 @@ class YamlScalar:
         return self.plain and self.text in _NULLS
 
 
-@dataclass(frozen=True, slots=True)
-class YamlSequence:
+class YamlSequence(Struct, frozen=True):
     """A YAML sequence."""
 
     items: tuple["Node", ...]
@@ -70,8 +67,7 @@ class YamlSequence:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class YamlMapping:
+class YamlMapping(Struct, frozen=True):
     """A YAML mapping whose keys are scalars, each written once."""
 
     entries: tuple[tuple[YamlScalar, "Node"], ...]

@@ -1,8 +1,9 @@
 """Environment variables that replace keys of a settings file: `SIGNWATCH__WEB__LISTEN` for `listen` under `web`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from settings.document import DocumentError, Misplaced, Node, YamlMapping, YamlScalar, read_yaml
 

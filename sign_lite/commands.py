@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
 import typer
+from msgspec import Struct
 from rich.console import Console
 from rich.progress import track
 from sigstore.models import ClientTrustConfig
@@ -114,8 +114,7 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
-@dataclass(frozen=True, slots=True)
-class SignerOptions:
+class SignerOptions(Struct, frozen=True):
     """Options of a command that name the signer."""
 
     token: str | None = None

@@ -6,11 +6,11 @@ import re
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import typer
+from msgspec import Struct, field
 from sigstore.hashes import Hashed
 from sigstore_models.common.v1 import HashAlgorithm
 
@@ -25,8 +25,7 @@ _DIGEST: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _CHUNK: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(Struct, frozen=True):
     """Digests of one file: `others` are digests by further hashes, by the name of the hash."""
 
     sha256: bytes

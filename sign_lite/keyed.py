@@ -6,13 +6,13 @@ a certificate would otherwise speak.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from msgspec import Struct
 
 from sign_lite.errors import Misuse, VerificationFailed
 from sign_lite.files import Artifact
@@ -119,8 +119,7 @@ def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, n
     return has_promise
 
 
-@dataclass(frozen=True, slots=True)
-class _RootLog:
+class _RootLog(Struct, frozen=True):
     """A log of a trusted root in JSON. Each field is read when used, so that other logs' defects fail no entry."""
 
     document: Mapping[str, Any]

@@ -3,11 +3,11 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import requests
+from msgspec import Struct
 from sigstore.dsse import Statement
 from sigstore.errors import Error
 from sigstore.models import Bundle, ClientTrustConfig
@@ -23,8 +23,7 @@ from sign_lite.summary import describe, describe_keyed
 from sigstore_entries.bundle_file import NotHeld, read_bundle_file
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBundle:
+class SignedBundle(Struct, frozen=True):
     """A bundle as JSON, and its summary (`sign_lite.summary`)."""
 
     json: str

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
 from sigstore.errors import Error
 from sigstore.models import ClientTrustConfig, TrustedRoot
 from sigstore.oidc import IdentityError, IdentityToken, detect_credential
@@ -42,8 +42,7 @@ def load_trust_config(source: str, rekor_version: int | None) -> ClientTrustConf
     return config
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """A trusted root for the `sigstore` package, and its document in the one spelling of `protobuf_json`."""
 
     root: TrustedRoot

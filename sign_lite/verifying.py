@@ -6,9 +6,9 @@ entries by `sign_lite.promised`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import Struct
 from sigstore.errors import Error
 from sigstore.models import Bundle
 from sigstore.verify import Verifier
@@ -28,8 +28,7 @@ _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v0.1", "https://in
 _SHOWN: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class WantedSigner:
+class WantedSigner(Struct, frozen=True):
     """The wanted signer: a certificate's identity and issuer, or a key."""
 
     identity: str = ""

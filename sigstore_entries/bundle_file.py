@@ -10,9 +10,10 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec import Struct
 
 from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.protobuf import canonical, no_number, unique
@@ -39,8 +40,7 @@ class NoBundle(ValueError):
     """A document, or a part of one, has an unknown form, or lacks a required part of its form."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldBundle:
+class HeldBundle(Struct, frozen=True):
     """One bundle of a file. `document` is in the spelling of a Sigstore bundle, without parts the form lacks.
 
     `form` names the form for people, `place` its place in the file (empty when it is the whole file).
@@ -100,8 +100,7 @@ class HeldBundle:
         raise NoBundle("it has no signature")
 
 
-@dataclass(frozen=True, slots=True)
-class NotHeld:
+class NotHeld(Struct, frozen=True):
     """A part of a file that is no bundle, and why."""
 
     place: str

@@ -11,12 +11,13 @@ the type of the `otherName` in a username certificate's subject alternative name
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct, field
 
 from sigstore_entries import der
 from sigstore_entries.der import Tbs, read_tbs, split_certificate
@@ -33,8 +34,7 @@ _SHORT_FORM_LIMIT: Final = 0x80
 _LAST_RAW: Final = 6  # .1 to .6 predate the DER form
 
 
-@dataclass(frozen=True, slots=True)
-class FulcioExtension:
+class FulcioExtension(Struct, frozen=True):
     """One claim a Fulcio certificate can carry: `name` is the readable claim name, `title` the name people see."""
 
     number: int
@@ -144,8 +144,7 @@ _ISSUER, _ISSUER_V1 = BY_NAME["issuer"], BY_NAME["issuer_v1"]
 _CLAIMS: Final = dict(BY_OID)  # read thirty times for each certificate: a plain dict is faster
 
 
-@dataclass(slots=True)
-class _Findings:
+class _Findings(Struct):
     """Names, claims and defects that reading a certificate collects."""
 
     names: list[Name] = field(default_factory=list)

@@ -8,11 +8,12 @@ list. The same pair is equal for a precertificate and the certificate made from 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
@@ -194,8 +195,7 @@ class Extension(NamedTuple):
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Tbs:
+class Tbs(Struct, frozen=True):
     """Raw parts of a TBSCertificate (RFC 5280 4.1). `listed` is the SEQUENCE of its extensions, empty without any."""
 
     encoded: bytes

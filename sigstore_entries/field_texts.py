@@ -9,12 +9,12 @@ other unusual form, there is no answer, which means *decode it fully*, never *sk
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import le
 from typing import Final
 
 from ahocorasick_rs import BytesAhoCorasick
+from msgspec import Struct, field
 
 from sigstore_entries import der
 from sigstore_entries.certificate import BY_NAME, SAN_OID, FulcioExtension, read_names
@@ -28,8 +28,7 @@ _DER_TEXT_TAGS: Final = frozenset({0x0C, 0x13, 0x16})  # UTF8String, PrintableSt
 _SHORT_FORM: Final = 0x80
 
 
-@dataclass(slots=True)
-class FoundTexts:
+class FoundTexts(Struct):
     """Texts that were found: `texts[i]` in the certificate with number `owners[i]`.
 
     For each certificate outside of `unsure`, the texts include every text that decoding would give for the fields, and

@@ -8,7 +8,6 @@ of the CMS signature, whose entry then stands in the commit (offline mode). Read
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import rfc8785
@@ -17,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import Struct
 
 from sigstore_entries import der
 from sigstore_entries.body import MalformedText, blocks
@@ -43,8 +43,7 @@ class NoGitSignature(ValueError):
     """The object has no signature of this format, or one that does not verify; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class GitSignature:
+class GitSignature(Struct, frozen=True):
     """One CMS signature over `payload`, the object without its signature. Certificates in DER, the signer's first.
 
     `signed_attributes` is the DER that the signature is over. `entry` is the log entry that the signature carries, with

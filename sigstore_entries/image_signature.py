@@ -5,8 +5,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded, read_bundle_file
 from sigstore_entries.release import IMAGE_SIGNATURE, IN_TOTO, pre_authentication
@@ -20,8 +21,7 @@ _STAMP: Final = "dev.sigstore.cosign/rfc3161timestamp"
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A signature as found. `place` names its place for people; `payload` is the signed text of an older signature."""
 
     place: str

@@ -8,12 +8,12 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature
+from msgspec import Struct
 
 from sigstore_entries.bundle_file import NoBundle, decoded
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash
@@ -72,8 +72,7 @@ class LoggingKey(Protocol):
 _Log = TypeVar("_Log", bound=LoggingKey)
 
 
-@dataclass(frozen=True, slots=True)
-class EntryInclusion:
+class EntryInclusion(Struct, frozen=True):
     """A tree that a log signed and that holds the entry.
 
     `tree_name` is the origin that the checkpoint claims and the signature confirms; `is_rekor_v1` says that it has the
@@ -91,8 +90,7 @@ class EntryInclusion:
     nodes: Mapping[Coordinate, NodeHash]
 
 
-@dataclass(frozen=True, slots=True)
-class EntryTimestamp:
+class EntryTimestamp(Struct, frozen=True):
     """A signed entry timestamp: the log promised at `at` to hold the entry. `statement` is the signed text."""
 
     statement: bytes

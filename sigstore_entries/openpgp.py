@@ -7,9 +7,10 @@ person's user ID and valid bindings, so only a fingerprint identifies, and an un
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from typing import Final
+
+from msgspec import Struct, field
 
 from sigstore_entries.body import MalformedText, from_base64
 from sigstore_entries.certificate import MAX_TEXT, plain_text
@@ -107,8 +108,7 @@ def made_at(signature: bytes) -> int:
     return int.from_bytes(next(times, b""), "big")
 
 
-@dataclass(slots=True)
-class _KeyBlock:
+class _KeyBlock(Struct):
     """Keys and user IDs of a block, without duplicates, in their order; each key with its primary keys."""
 
     fingerprints: dict[str, set[str]] = field(default_factory=dict)

@@ -7,8 +7,9 @@ statement of `cosign sign` is fixed, so the digests in the log follow from the i
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from addresses.image_name import ImageName
 
@@ -22,8 +23,7 @@ _SPACED: Final = (", ", ":")
 _SHA256: Final = "sha256:"
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """A released object, and every digest under which a log may hold one of its signatures: `sha256:…`, or another.
 
     A P-384 key signs a SHA-384, an Ed25519 key a SHA-512. `what` names the object for people.

@@ -10,8 +10,8 @@ person's key, and Rekor verifies no timestamp. Each key is compared with the sig
 such a list as well (`sigstore_entries.openpgp`).
 """
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from msgspec.structs import replace
 
 from sigstore_entries import der
 from sigstore_entries.body import BodyObject, MalformedBody, MalformedText, blocks, read_json
@@ -53,7 +54,8 @@ def check_signers(body: bytes, signing: Signing, at_any_cost: Callable[[Signer],
     if signing.kind in _LISTS:
         return _among_listed(body, signing)
     signers = (
-        replace(each, signature=_check_only(body, signing, at_any_cost=at_any_cost(each))) for each in signing.signers
+        dataclasses.replace(each, signature=_check_only(body, signing, at_any_cost=at_any_cost(each)))
+        for each in signing.signers
     )
     return replace(signing, signers=tuple(signers))
 
@@ -74,7 +76,7 @@ def _among_listed(body: bytes, signing: Signing) -> Signing:
     for each in signing.signers:
         check = next((checks[key] for key in each.fingerprints if key in checks), SignatureCheck.NOT_CHECKED)
         signers.append(
-            replace(
+            dataclasses.replace(
                 each,
                 signature=SignatureCheck.VERIFIED if check is SignatureCheck.VERIFIED else SignatureCheck.NOT_CHECKED,
                 only_listed=each.fingerprints if check is SignatureCheck.WRONG else (),

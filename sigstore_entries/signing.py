@@ -131,8 +131,7 @@ class Signer:
     tbs: Tbs | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Signing:
+class Signing(Struct, frozen=True):
     """The signers and digests of one log entry."""
 
     where: EntryRef
@@ -153,8 +152,7 @@ class Signing:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """An entry that is in the log but could not be decoded. `reason` is for people, `code` for metrics.
 
     The caller keeps the raw bytes: an unreadable entry is recorded and reported, never skipped.

@@ -7,7 +7,7 @@ a defect of the signing and does not change the issuer: a late user still had th
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from msgspec import Struct
 
 from sigstore_entries import der
 from sigstore_entries.certificate import MAX_CERTIFICATE, MAX_SECOND_OPINION, POISON_OID, SCT_LIST_OID
@@ -63,8 +64,7 @@ class NotTrusted(Exception):
     """A certificate does not chain to an authority of the trust root. The message names the failed step."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateAuthority:
+class CertificateAuthority(Struct, frozen=True):
     """One entry of a trusted root: `chain` in DER, the issuer of leaves first, the root last.
 
     `name` is for people: the entry's URI or subject. It may have issued within the period.
@@ -76,8 +76,7 @@ class CertificateAuthority:
     valid_until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CtLogKey:
+class CtLogKey(Struct, frozen=True):
     """One CT log of a trusted root. `log_id` is SHA-256 of `spki`; the period says when it may have signed."""
 
     log_id: bytes
@@ -86,8 +85,7 @@ class CtLogKey:
     valid_until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Issuer:
+class _Issuer(Struct, frozen=True):
     """A certificate that may issue others: at most `below` issuers between it and a leaf, any number when `None`."""
 
     certificate: x509.Certificate
@@ -102,16 +100,14 @@ class _Issuer:
         return (self.below is None or below <= self.below) and _within(when, self.not_before, self.not_after)
 
 
-@dataclass(frozen=True, slots=True)
-class _Anchor:
+class _Anchor(Struct, frozen=True):
     authority: CertificateAuthority
     chain: tuple[_Issuer, ...]
     key_hash: bytes
     spki: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedSct:
+class EmbeddedSct(Struct, frozen=True):
     """A verified SCT in a certificate: the key of the log that signed it, and the promised leaf."""
 
     spki: bytes

@@ -3,13 +3,13 @@
 Both kinds the specification has: Ed25519 (0x04) over the note's text, and ML-DSA-44 (0x06) over origin, size and root.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
+from msgspec import Struct
 
 from tlog.note import (
     KEY_ID_SIZE,
@@ -38,8 +38,7 @@ _KEY_SIZES: Final = {WitnessAlgorithm.ED25519: 32, WitnessAlgorithm.ML_DSA_44: 1
 _SIGNATURE_SIZES: Final = {WitnessAlgorithm.ED25519: 64, WitnessAlgorithm.ML_DSA_44: 2420}
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessKey:
+class WitnessKey(Struct, frozen=True):
     """A witness's key: `raw` is 32 bytes (Ed25519) or 1312 (ML-DSA-44); `key_id` stands before its cosignatures."""
 
     name: str
@@ -48,8 +47,7 @@ class WitnessKey:
     algorithm: WitnessAlgorithm = WitnessAlgorithm.ED25519
 
 
-@dataclass(frozen=True, slots=True)
-class Cosignature:
+class Cosignature(Struct, frozen=True):
     """A verified cosignature: `time` in unix seconds is the witness's time of seeing the checkpoint."""
 
     witness: WitnessKey

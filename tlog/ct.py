@@ -2,13 +2,13 @@
 
 import base64
 import binascii
-from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from msgspec import Struct
 
 from tlog.merkle import EMPTY_ROOT, HASH_SIZE, MAX_TREE_SIZE, RootHash
 from tlog.note import BadSignature, load_public_key, verify_signature
@@ -30,8 +30,7 @@ class EntryType(IntEnum):
     PRECERT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TreeHead:
+class TreeHead(Struct, frozen=True):
     """A verified signed tree head: `timestamp` in milliseconds since the epoch."""
 
     size: int
@@ -39,8 +38,7 @@ class TreeHead:
     root: RootHash
 
 
-@dataclass(frozen=True, slots=True)
-class CtLeaf:
+class CtLeaf(Struct, frozen=True):
     """A MerkleTreeLeaf: `certificate` is the DER certificate, or the TBSCertificate of a precertificate."""
 
     timestamp: int
@@ -50,8 +48,7 @@ class CtLeaf:
     extensions: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Sct:
+class Sct(Struct, frozen=True):
     """A SignedCertificateTimestamp (RFC 6962 3.2), not verified."""
 
     log_id: bytes

@@ -13,9 +13,10 @@ them a log serves proofs, and a follower makes its own from tiles.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, NewType, cast
+
+from msgspec import Struct
 
 LeafHash = NewType("LeafHash", bytes)
 RootHash = NewType("RootHash", bytes)
@@ -210,8 +211,7 @@ class MalformedFrontier(ValueError):
     """Size and hashes do not fit together, because the state is damaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frontier:
+class Frontier(Struct, frozen=True):
     """Subtree hashes of `[0, size)`, largest subtree first; each 32 bytes, one per set bit of `size`."""
 
     size: int = 0

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
+from msgspec import Struct
 
 from tlog.merkle import EMPTY_ROOT, HASH_SIZE, MAX_TREE_SIZE, RootHash
 
@@ -45,8 +46,7 @@ class BadSignature(Exception):
     """The expected key did not sign this note, or a signature under its name and id does not verify."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoteSignature:
+class NoteSignature(Struct, frozen=True):
     """One signature line with the claimed signer, not verified."""
 
     name: str
@@ -54,8 +54,7 @@ class NoteSignature:
     blob: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UnverifiedNote:
+class UnverifiedNote(Struct, frozen=True):
     """A note split into its parts, without a check against a key."""
 
     raw: bytes
@@ -78,8 +77,7 @@ class NoteKey:
     verify: Callable[[bytes, bytes], None] = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """A note whose text the key signed. The other signatures are kept, unverified."""
 
     raw: bytes
@@ -248,8 +246,7 @@ class MalformedCheckpoint(ValueError):
     """The text is signed, but it is no checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """The key's statement: tree `size` in leaves and the 32-byte `root`, under the log's `origin`.
 
     `raw` is the whole signed note, byte for byte: the evidence.

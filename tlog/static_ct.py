@@ -1,11 +1,11 @@
 """Static CT (C2SP static-ct-api): checkpoints that carry an RFC 6962 tree head, and data tiles."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
+from msgspec import Struct
 
 from tlog.ct import (
     CtLeaf,
@@ -37,8 +37,7 @@ _LEAF_INDEX: Final = 0
 _LEAF_INDEX_SIZE: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class TileLeaf:
+class TileLeaf(Struct, frozen=True):
     """One entry of a data tile. `chain` holds SHA-256 fingerprints of the issuers, leaf's issuer first."""
 
     leaf: CtLeaf

@@ -1,9 +1,10 @@
 """Alerts in Prometheus Alertmanager, through its API v2: it groups, repeats and routes them by their labels."""
 
 import json
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, AlertChange, ChangeKind, rfc3339
 from alerts.channels.channel import DeliveryFailed
@@ -18,8 +19,7 @@ _MAX_LABEL: Final = 200
 _MAX_CHANGE: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class AlertmanagerChannel:
+class AlertmanagerChannel(Struct, frozen=True):
     """Posts to `url` (the base address). An alert fires until it is acknowledged or resolved."""
 
     name: str

@@ -1,8 +1,9 @@
 """Alerts through Apprise: the long tail of services, for those who installed the `apprise` extra."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, Severity
 from alerts.channels.channel import DeliveryFailed
@@ -20,8 +21,7 @@ class AppriseMissing(ImportError):
     """The `apprise` extra is not installed."""
 
 
-@dataclass(frozen=True, slots=True)
-class AppriseChannel:
+class AppriseChannel(Struct, frozen=True):
     """Notifies every Apprise URL in a file, one a line; they hold secrets, so they come from a file."""
 
     name: str

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
 from typing import IO, Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, counted
 from alerts.channels.channel import DeliveryFailed
@@ -23,8 +24,7 @@ _PERMANENT: Final = frozenset({64, 65})
 _PASSED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandChannel:
+class CommandChannel(Struct, frozen=True):
     """Runs `argv` for each alert, with the JSON document on standard input and no part of the alert in the arguments.
 
     Exit code 0 is a delivery, 64 and 65 give the alert up, and after any other code delivery tries again.

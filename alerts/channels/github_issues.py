@@ -8,9 +8,13 @@ import hmac
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import Alert, AlertChange, ChangeKind, counted
 from alerts.channels.channel import DeliveryFailed
@@ -35,8 +39,7 @@ _FENCE: Final = "~" * 12
 _STATE = re.compile(r"<!-- signwatch-(open|over) ([0-9a-f]{64}) -->")
 
 
-@dataclass(frozen=True, slots=True)
-class GitHubIssuesChannel:
+class GitHubIssuesChannel(Struct, frozen=True):
     """Files issues in `repository` (owner/name) with a token that may write issues there."""
 
     name: str
@@ -44,7 +47,7 @@ class GitHubIssuesChannel:
     token: SecretFile
     poster: GuardedPoster
     url: str = API_URL
-    renderer: Renderer = field(default_factory=Renderer)
+    renderer: Renderer = msgspec.field(default_factory=Renderer)
     digests: bool = False
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:

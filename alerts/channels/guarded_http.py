@@ -3,13 +3,13 @@
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
+from msgspec import Struct
 
 from alerts.alert import counted
 from alerts.channels.channel import DeliveryFailed
@@ -25,8 +25,7 @@ _SUCCESS: Final = range(200, 300)
 _HOPELESS: Final = frozenset({400, 410, 413, 414, 415, 422})
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverAnswer:
+class ReceiverAnswer(Struct, frozen=True):
     """A receiver's answer: status and the start of its body."""
 
     status: int

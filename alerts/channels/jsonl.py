@@ -1,17 +1,17 @@
 """Alerts appended to a file, one JSON object a line, each on disk before it counts as delivered."""
 
 import os
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert
 from alerts.channels.channel import DeliveryFailed
 from alerts.rendering import Renderer
 
 
-@dataclass(frozen=True, slots=True)
-class JsonlChannel:
+class JsonlChannel(Struct, frozen=True):
     """Appends to `path`, made with mode 0600.
 
     The file is opened for each alert, so it may be rotated or removed at any time.

@@ -8,7 +8,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -17,6 +16,8 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, Severity
 from alerts.channels.channel import DeliveryFailed
@@ -38,8 +39,7 @@ class Security(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """An SMTP server with its login. `seconds` bounds the whole conversation."""
 
     host: str
@@ -51,8 +51,7 @@ class Server:
     seconds: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class MailChannel:
+class MailChannel(Struct, frozen=True):
     """Sends each alert to all of `to` in one message."""
 
     name: str

@@ -1,9 +1,10 @@
 """Alerts as PagerDuty incidents through the Events API v2."""
 
 import json
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, AlertChange, ChangeKind, Severity, rfc3339
 from alerts.channels.channel import DeliveryFailed
@@ -18,8 +19,7 @@ _MAX_SUMMARY: Final = 1_024
 _SEVERITY: Final = {Severity.PAGE: "critical", Severity.WARN: "warning", Severity.INFO: "info"}
 
 
-@dataclass(frozen=True, slots=True)
-class PagerDutyChannel:
+class PagerDutyChannel(Struct, frozen=True):
     """Triggers one event per alert; `dedup_key` makes a repeat the same incident."""
 
     name: str

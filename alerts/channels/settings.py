@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from msgspec import Struct
+
 from settings.document import Misplaced, Node, YamlMapping, YamlScalar
 from settings.models import (
     FILE,
@@ -36,8 +38,7 @@ class SecretUnreadable(Exception):
     """A secret's file cannot be read (any more)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SecretFile:
+class SecretFile(Struct, frozen=True):
     """A secret by its file's path. Read again for each use, so that a rotation needs no restart; never shown."""
 
     path: Path

@@ -1,11 +1,11 @@
 """Alerts as Slack messages, through an incoming webhook or as a bot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
 from typing import Any, Final
 
+from msgspec import Struct, field
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.webhook import WebhookClient
@@ -40,8 +40,7 @@ _MENDABLE: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SlackWebhookChannel:
+class SlackWebhookChannel(Struct, frozen=True):
     """Posts to an incoming webhook. Its URL is the secret, so it comes from a file."""
 
     name: str
@@ -71,8 +70,7 @@ class SlackWebhookChannel:
         raise_for(ReceiverAnswer(answer.status_code, answer.body.encode("utf-8", "replace")), headers, "Slack", now)
 
 
-@dataclass(frozen=True, slots=True)
-class SlackBotChannel:
+class SlackBotChannel(Struct, frozen=True):
     """Posts to one channel with a bot's token (scope `chat:write`)."""
 
     name: str

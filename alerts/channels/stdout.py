@@ -1,17 +1,17 @@
 """Alerts on standard output, as pages to read or JSON lines to pipe."""
 
 import sys
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TextIO
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert
 from alerts.channels.channel import DeliveryFailed
 from alerts.rendering import Renderer
 
 
-@dataclass(frozen=True, slots=True)
-class StdoutChannel:
+class StdoutChannel(Struct, frozen=True):
     """Writes to `stream`; standard output when none is given."""
 
     name: str

@@ -5,9 +5,10 @@ import binascii
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, rfc3339
 from alerts.channels.channel import DeliveryFailed
@@ -21,8 +22,7 @@ _PREFIX: Final = "whsec_"
 _SECRET_BYTES: Final = range(24, 65)
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookChannel:
+class WebhookChannel(Struct, frozen=True):
     """Posts each alert to `url`; with a `secret`, signed so that the receiver can verify sender and time."""
 
     name: str

@@ -1,9 +1,10 @@
 """Faults in signed heads and in the bytes around them: wrong roots, keys, names, times, lengths."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Final
+
+from msgspec.structs import replace
 
 from log_lite.keys import LogKey, new_ed25519_key
 from log_lite.lens import Lens

@@ -3,7 +3,8 @@
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from log_lite.faults.settings import FaultSettings
 from log_lite.lens import Lens

@@ -1,7 +1,8 @@
 """Every way this log can misbehave: one row per fault, with the logs to which the fault applies."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from log_lite.ledger import CT, V1, V2
 
@@ -9,8 +10,7 @@ _ALL: Final = (V1, V2, CT)
 _TILED: Final = (V2, CT)
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(Struct, frozen=True):
     """A fault: its name, the logs to which it applies, and its effect as readers see it."""
 
     name: str

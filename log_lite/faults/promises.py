@@ -1,7 +1,8 @@
 """A log that breaks its promises: signed timestamps and proofs for entries that it never adds to its tree."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from log_lite.ledger import PendingEntry
 from log_lite.lens import Lens

@@ -2,9 +2,11 @@
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from log_lite.chain import Submission
 from log_lite.genesis import statement_ct, statement_v1, statement_v2
@@ -16,8 +18,7 @@ from log_lite.store import Entry
 from tlog.merkle import leaf_hash
 
 
-@dataclass(frozen=True, slots=True)
-class FaultSettings:
+class FaultSettings(Struct, frozen=True):
     """Target of a fault: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
 
     `body` and `extra` are a forged entry; `now_ms` is when the fault was switched on.

@@ -1,8 +1,9 @@
 """Switching faults on and off: the database holds the active faults, so that a change reaches a running server."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from log_lite.faults import entries, heads, histories, promises
 from log_lite.faults.modes import MODES, NONE
@@ -38,8 +39,7 @@ _LENSES: Final[dict[str, Callable[[FaultSettings], Lens]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveFaults:
+class ActiveFaults(Struct, frozen=True):
     """Faults that are switched on: each log's mode by name, and the lens or hook of that mode."""
 
     modes: Mapping[str, str] = field(default_factory=dict)

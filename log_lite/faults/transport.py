@@ -3,10 +3,10 @@
 import asyncio
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from msgspec import Struct
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,8 +20,7 @@ _TRICKLE_SECONDS: Final = 0.5
 _TRICKLE_BYTES: Final = 240
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFault:
+class HttpFault(Struct, frozen=True):
     """A transport fault, for one part of a log's API."""
 
     mode: str

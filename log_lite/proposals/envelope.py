@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from log_lite.proposals.proposal import NotJson, Rejected, binary, items, parse_object, text
 from log_lite.proposals.verifier import Verifier
@@ -11,8 +12,7 @@ from log_lite.proposals.verifier import Verifier
 IN_TOTO: str = "application/vnd.in-toto+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """A DSSE envelope; `signatures` are the raw bytes."""
 
     payload: bytes

@@ -3,8 +3,9 @@
 import base64
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from log_lite.proposals.proposal import Rejected
 from log_lite.proposals.signed import VerifiedSignature
@@ -49,8 +50,7 @@ def canonical_pgp_key(public_key: bytes) -> bytes:
     return _armored(_keys(public_key))
 
 
-@dataclass(slots=True)
-class _Key:
+class _Key(Struct):
     """One primary key with the packets bound to it, without headers."""
 
     primary: bytes

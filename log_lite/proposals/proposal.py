@@ -4,10 +4,10 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import rfc8785
+from msgspec import Struct
 
 from log_lite.ledger import PendingEntry, SealedLeaf
 from tlog.merkle import leaf_hash
@@ -21,8 +21,7 @@ class NotJson(Exception):
     """The body is no JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """A verified submission: canonical `body` (RFC 8785), its search keys, and an attestation to keep beside it."""
 
     body: bytes

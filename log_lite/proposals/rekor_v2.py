@@ -1,12 +1,12 @@
 """Rekor v2 submissions: hashedRekordRequestV002 and dsseRequestV002, in protobuf's JSON mapping."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from msgspec import Struct
 
 from log_lite.proposals.envelope import match_signatures, read_envelope
 from log_lite.proposals.proposal import Proposal, Rejected, binary, canonical_body, encode_base64, items, member, text
@@ -16,8 +16,7 @@ from log_lite.proposals.verifier import Verifier, parse_der_certificate, parse_d
 MAX_BODY: Final = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class _Algorithm:
+class _Algorithm(Struct, frozen=True):
     hash_name: str
     hash: HashAlgorithm
     curve: str = ""

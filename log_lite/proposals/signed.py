@@ -1,10 +1,9 @@
 """Shared by the four signature formats of a rekord."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedSignature:
+class VerifiedSignature(Struct, frozen=True):
     """A verified signature and its key, both in the form that the log stores, and the names in the key."""
 
     signature: bytes

@@ -1,6 +1,5 @@
 """Keys and certificates that clients submit, and checking signatures with them."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
     load_pem_public_key,
 )
+from msgspec import Struct
 
 from log_lite.proposals.proposal import Rejected
 from sigstore_entries.ed25519ph import verify_ed25519ph
@@ -27,8 +27,7 @@ _UTF8_STRING: Final = 0x0C
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Verifier:
+class Verifier(Struct, frozen=True):
     """A public key, with the certificates it came in, leaf first."""
 
     key: PublicKey

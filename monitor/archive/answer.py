@@ -1,17 +1,17 @@
 """An answer of a search: entries as archived, and the exact coverage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from alerts.alert import counted, rfc3339
 from monitor.archive.query import ALGORITHMS
 from monitor.archive.rows import Chain
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveRow:
+class ArchiveRow(Struct, frozen=True):
     """One entry as archived. Texts are untrusted: render them inert. Digests and fingerprints are hexadecimal.
 
     `chains` has one value for each signer. `signers` holds the columns of each of several signers, else empty.
@@ -68,8 +68,7 @@ class ArchiveRow:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class LogSearchCoverage:
+class LogSearchCoverage(Struct, frozen=True):
     """An answer's coverage of one log: `spans` of entries, of the `size` that the newest archived head signs.
 
     `damaged` are ranges that could not be read, with the reason. `unreadable` and `defective` count entries in the
@@ -108,8 +107,7 @@ class LogSearchCoverage:
         return said + "".join(f"; not {first} to {last - 1}: {why}" for first, last, why in self.damaged)
 
 
-@dataclass(frozen=True, slots=True)
-class SearchCoverage:
+class SearchCoverage(Struct, frozen=True):
     """An answer's coverage: archived logs, and followed logs without any archived entry.
 
     `unread` are logs that were left out because their manifest cannot be read, with the reason.
@@ -155,8 +153,7 @@ class SearchCoverage:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
+class SearchAnswer(Struct, frozen=True):
     """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, if requested.
 
     `timeless` counts the entries without a time, which `per_day` leaves out.

@@ -16,10 +16,11 @@ import sqlite3
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from alerts.alert import rfc3339
 from monitor.model.errors import BadConfig, OwnFault
@@ -42,8 +43,7 @@ _Listed = tuple[dict[str, Any], tuple[str, ...]]
 """Files of a backup by name, each with size and SHA-256, and a sentence for each part that it lacks."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstallationPaths:
+class InstallationPaths(Struct, frozen=True):
     """Paths of an installation's state. `archive` and `trust` are folders; None where there is none."""
 
     database: Path
@@ -58,8 +58,7 @@ class InstallationPaths:
             yield TRUST, self.trust
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """Contents of a backup: number of files, and their bytes together.
 
     `left_out` has a sentence for each damaged part of the archive.

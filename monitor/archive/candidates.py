@@ -7,11 +7,11 @@ Rules without a key in that index are compared with the values of every row, onc
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from monitor.archive.rows import KEYS, LEFT_OUT, UNREADABLE, fingerprint_bytes
 from rules.matching.matcher import MAX_ASKED, MAX_UNINDEXED, Matcher, TooManyUnindexed, compile_rules

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any, Final
+
+from msgspec.structs import fields
 
 from alerts.inert import inert_cell, inert_line
 from monitor.archive.answer import ArchiveRow

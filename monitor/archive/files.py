@@ -6,13 +6,13 @@ All access goes through `pyarrow.fs`, which lacks one step for a folder: fsync o
 import errno
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from msgspec import Struct
 
 from monitor.model.errors import OwnFault
 
@@ -36,8 +36,7 @@ class DiskFull(ArchiveFault):
     """The storage of the archive is full. Following continues; archiving continues once there is room."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileRef:
+class FileRef(Struct, frozen=True):
     """One file as the manifest names it: size in bytes, and SHA-256 of the whole file."""
 
     name: str

@@ -6,8 +6,9 @@ A batch that was dropped, or was waiting when the process ended, is read from th
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import Fetched, ScannedBatch
@@ -37,8 +38,7 @@ class Archiver(Protocol):
         """Write the waiting batches as far as possible, and release all resources."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenBatch:
+class ProvenBatch(Struct, frozen=True):
     """Entries between two positions that following proved and committed."""
 
     before: Position

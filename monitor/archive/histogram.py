@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, timedelta
 from html import escape
 from typing import Final
+
+from msgspec import Struct
 
 _BARS: Final = 60
 _BLOCKS: Final = " ▏▎▍▌▋▊▉█"
@@ -55,8 +56,7 @@ def as_svg(per_day: Mapping[date, int], title: str) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HistogramBars:
+class HistogramBars(Struct, frozen=True):
     """Beginning and count of each bar, in order, empty bars included; and the entries before and after all bars.
 
     A bar is a `unit`: a day, week, month or year.

@@ -2,12 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles, OtherFormat
 from monitor.archive.map_files import (

@@ -7,7 +7,6 @@ manifest, and perhaps files that no manifest names; the next run writes these fi
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef, OtherFormat
 from monitor.archive.ranges import RANGE
@@ -31,8 +31,7 @@ ENTRIES_SCHEMA: Final = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MapPart:
+class MapPart(Struct, frozen=True):
     """Up to `PART` lines of a map, their root, and the file of their entry numbers."""
 
     lines: FileRef
@@ -45,8 +44,7 @@ class MapPart:
         return self.lines.size // LINE_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class KeptMap:
+class KeptMap(Struct, frozen=True):
     """The map of entries `[index << level, (index + 1) << level)`."""
 
     level: int
@@ -60,8 +58,7 @@ class KeptMap:
         return self.index << self.level
 
 
-@dataclass(frozen=True, slots=True)
-class KeptMaps:
+class KeptMaps(Struct, frozen=True):
     """Maps of one log. `roots[n][i]` is the root of map `i` of `2**n` smallest maps, kept or merged."""
 
     log: str

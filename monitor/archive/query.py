@@ -1,10 +1,11 @@
 """A search request, and the keys of the index that it looks for."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from monitor.archive.reading import KeySpan
 from monitor.archive.rows import fingerprint_bytes
@@ -31,8 +32,7 @@ class MatchMode(StrEnum):
     GLOB = "glob"
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """A search request. Without `kinds` the text decides: a digest or fingerprint if it is one, else all texts.
 
     `since <= time < until`; entries without a time match. `logs` are log ids, or names of logs of several trees; empty

@@ -9,9 +9,11 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from monitor.archive.files import ArchiveFault, DamagedManifest, FileRef, OtherFormat
 from monitor.archive.rows import DECODER
@@ -24,8 +26,7 @@ MANIFEST: Final = "archive.json"
 RANGE: Final = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedRange:
+class ArchivedRange(Struct, frozen=True):
     """Entries `[first, last)` in two files. `subtrees` are `(level, root)` of the aligned full subtrees they fill.
 
     `earliest` and `latest` bound the times of its rows; `timeless` counts rows without a time, `unreadable`
@@ -50,8 +51,7 @@ class ArchivedRange:
         return frontier
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedRun:
+class ArchivedRun(Struct, frozen=True):
     """Ranges without a gap, from `start.size` on, proven into `head`. `proof` leads from the run's end to the head."""
 
     start: Frontier
@@ -96,8 +96,7 @@ class ArchivedRun:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveManifest:
+class ArchiveManifest(Struct, frozen=True):
     """The archived ranges of one log tree. `generation` grows with every change and so reveals a second writer."""
 
     identity: LogIdentity

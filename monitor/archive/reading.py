@@ -6,7 +6,6 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from monitor.archive.files import ArchiveFault, FileRef
 from monitor.archive.rows import SCHEMA
@@ -29,8 +29,7 @@ _SIGNERS: Final = SCHEMA.field("signers")
 _OF_ALL: Final = [name for name in SCHEMA.names if name != _SIGNERS.name]
 
 
-@dataclass(frozen=True, slots=True)
-class KeySpan:
+class KeySpan(Struct, frozen=True):
     """Keys to look for in an index: `low` alone if `high` is equal, else `low <= key < high`.
 
     `high` is `None` for all keys from `low` on. A `glob` narrows a span; it is compared with each key's text.

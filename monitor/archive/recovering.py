@@ -7,10 +7,11 @@ behind its last, and its index is that of the rows. What the rows say beside the
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
+
+from msgspec import Struct
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest, FileRef
 from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest, to_json
@@ -32,8 +33,7 @@ from tlog.merkle import Frontier, MalformedFrontier, aligned_subtrees
 _NAME: Final = re.compile(r"(\d{12,18})-(\d{12,18})\.parquet", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
+class Recovery(Struct, frozen=True):
     """The manifest that was made again, its number of ranges, and the entries `[first, last)` its files were of."""
 
     manifest: ArchiveManifest

@@ -7,13 +7,14 @@ except `time` of a Rekor v1 entry (the log's claim), `chains` and `trust_root` (
 from base64 import b64decode
 from binascii import Error
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unread_entry
 from monitor.trust.trust_root import TrustRoot
@@ -105,8 +106,7 @@ _CHAINS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RowTrust:
+class RowTrust(Struct, frozen=True):
     """Authorities that may issue certificates, by the trust root with this fingerprint (hex SHA-256 of its file)."""
 
     fingerprint: str

@@ -7,12 +7,12 @@ the requested rows; answers of any length are streamed by `Archive.stream`.
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct, field
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer, SearchCoverage, row_of
@@ -48,8 +48,7 @@ _ONE_BY_ONE: Final = 64  # fingerprints looked up one by one; more are compared 
 _FINGERPRINTED: Final = pa.schema([("entry", pa.int64()), ("value", pa.binary())])
 
 
-@dataclass(slots=True)
-class _FoundEntries:
+class _FoundEntries(Struct):
     """Results that one search gathers on its way through the ranges."""
 
     total: int = 0

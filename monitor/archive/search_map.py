@@ -7,10 +7,11 @@ frontier do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
 from typing import Any, Final
+
+from msgspec import Struct
 
 from alerts.alert import counted
 from monitor.archive.search_index import SEARCHED, KeyKind, text_key, value_key
@@ -30,8 +31,7 @@ class AnswerInvalid(Exception):
     """An answer does not prove its claim, or is malformed."""
 
 
-@dataclass(frozen=True, slots=True)
-class MapLine:
+class MapLine(Struct, frozen=True):
     """One key of a map under construction: its entry numbers ascend, in pieces. `root` is `None` until computed.
 
     `pieces` can be read once, before the next line.
@@ -42,8 +42,7 @@ class MapLine:
     root: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MapRoot:
+class MapRoot(Struct, frozen=True):
     """One map as the index root commits to it: a subtree of `2**level` entries, its number of lines, their root."""
 
     level: int
@@ -109,8 +108,7 @@ def key_of(kind: KeyKind, value: str) -> bytes:
     return text_key(kind, value) if kind.is_text else value_key(kind, bytes.fromhex(value))
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedKey:
+class CheckedKey(Struct, frozen=True):
     """Proof about one key: number of covered entries that have it, and their indexes where the answer lists them."""
 
     kind: KeyKind
@@ -119,8 +117,7 @@ class CheckedKey:
     entries: tuple[int, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedAnswer:
+class CheckedAnswer(Struct, frozen=True):
     """An answer whose paths lead to `root`. Entries from `size` on are not covered.
 
     The entries are those of a tree that leads to `head`, signed by the key with SHA-256 `key_hash`.

@@ -7,11 +7,11 @@ a source, it derives rows again from entries fetched from the log, whose leaf ha
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest
@@ -24,16 +24,14 @@ from tlog.merkle import aligned_subtrees
 _AT_ONCE: Final = 256  # entries requested at once; Rekor v1 needs several requests for them
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """One damaged range, and why."""
 
     each: ArchivedRange
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Derivation:
+class Derivation(Struct, frozen=True):
     """Derives rows again from the entries that `source` shows up to `head`, and chains by the known trust `roots`.
 
     `unknown` counts, by fingerprint of the root, the rows that another root judged: their chains are not derived again.

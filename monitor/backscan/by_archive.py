@@ -9,10 +9,11 @@ import logging
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from monitor.archive.candidates import CandidateSearch
 from monitor.archive.files import ArchiveFault
@@ -46,8 +47,7 @@ class ServesOther(FetchFailed):
     reason = "not-shown"
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveSearchInputs:
+class ArchiveSearchInputs(Struct, frozen=True):
     """Inputs of searches in the archive: rules in force (id to selection), their judge, a clock.
 
     `on_batch` receives every committed batch, `on_evidence` all evidence.

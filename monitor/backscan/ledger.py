@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import select
 from typing_extensions import override
 
@@ -39,8 +40,7 @@ class Unfinished(OwnFault):
     """The ledger of an unfinished run exists, and the caller does not ask to resume it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """Subject of a scan: the tree and its key, the range as asked for, and a digest of the rules it runs."""
 
     log: str
@@ -55,8 +55,7 @@ class Scope:
         return sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerFinding:
+class LedgerFinding(Struct, frozen=True):
     """One finding of a scan; `signing` and `reasons` are plain JSON types of untrusted text."""
 
     log: str

@@ -6,9 +6,10 @@ the step took. The database holds the offered ranges, so a restart continues aft
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Owner
 from alerts.inert import inert_line
@@ -43,8 +44,7 @@ _LONGEST_RETRY: Final = timedelta(minutes=15)
 _MAX_LINE: Final = 1_000
 
 
-@dataclass(slots=True)
-class _BackscanTree:
+class _BackscanTree(Struct):
     """One tree: ranges that rules still lack, and the state of its back-scan."""
 
     log: str
@@ -66,8 +66,7 @@ FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], 
 """Offers the beginning of a gap to its rules from the archive; `None` where the log itself must be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """Parts of the daemon that all work on a log shares: state, rules in force, trusted keys, metrics and clock."""
 
     store: Store

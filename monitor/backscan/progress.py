@@ -1,10 +1,10 @@
 """State of a scan: its own position and findings, and optionally records in the monitor's database."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from msgspec import Struct
 from typing_extensions import override
 
 from alerts.alert import Alert
@@ -51,8 +51,7 @@ class PassingProgress(Progress):
         self._position = new
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Struct, frozen=True):
     """Keep findings in the monitor's database, as offered to these rules (id to selection).
 
     `due` gives the earliest time of delivery for alerts about unexpected findings; `None` for at once.

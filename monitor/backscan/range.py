@@ -6,9 +6,10 @@ against the signed head, and compares the head with earlier ones.
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from msgspec import Struct
+from msgspec.structs import replace
 from typing_extensions import override
 
 from alerts.alert import counted
@@ -46,8 +47,7 @@ class NotInLog(OwnFault):
     """The requested range reaches beyond the log's entries."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScanEnvironment:
+class ScanEnvironment(Struct, frozen=True):
     """Surroundings of a scan: time, threads that fetch ahead, and patience with outages.
 
     `patience` lists the seconds to wait before each further request when a log does not answer; progress restarts the

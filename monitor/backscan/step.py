@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from typing_extensions import override
 
 from alerts.alert import Alert, Severity
@@ -29,8 +30,7 @@ _LONGEST: Final = 100
 _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithinExpectation.id})
 
 
-@dataclass(frozen=True, slots=True)
-class BackscanStep:
+class BackscanStep(Struct, frozen=True):
     """Result of one step: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
 
     `dropped` counts matches left out because more rules select an entry than are judged. `fetched` counts the entries

@@ -9,12 +9,12 @@ import queue
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
 from distributed import Future
+from msgspec import Struct, field
 from typing_extensions import override
 
 from alerts.alert import counted
@@ -48,8 +48,7 @@ class WrongReply(Exception):
         self.certain = certain
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRange:
+class ReadRange(Struct, frozen=True):
     """Entries of one range as read: the batches for following, leaf hashes, and rows where rows are made."""
 
     fetched: Fetched
@@ -160,8 +159,7 @@ class MatchWork(ReadingProduct):
         )
 
 
-@dataclass(slots=True)
-class _Copy:
+class _Copy(Struct):
     """One worker's reading of a range."""
 
     worker: str
@@ -169,8 +167,7 @@ class _Copy:
     begun: float
 
 
-@dataclass(slots=True)
-class _Task:
+class _Task(Struct):
     """A range, the workers that read it, and the workers that failed."""
 
     start: int
@@ -185,8 +182,7 @@ class _Task:
         return all(copy.future.status == "finished" for copy in self.copies)
 
 
-@dataclass(slots=True)
-class ReadingCost:
+class ReadingCost(Struct):
     """Cost of reading on the cluster: requests to the log, ranges read again, ranges by worker."""
 
     requests: int = 0
@@ -194,8 +190,7 @@ class ReadingCost:
     by_worker: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterParts:
+class ClusterParts(Struct, frozen=True):
     """Parts that read one tree: the enlisted workers, the source that proves, the product, and the check of it."""
 
     shared: SharedRun

@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from typing import Final
 
 import pyarrow as pa
 from distributed import Client, Queue, get_client, get_worker
+from msgspec import Struct
 
 import monitor
 import rules
@@ -46,8 +46,7 @@ _MOST_RUNS: Final = 8  # runs whose connections and rules a worker keeps
 _DECIDING: Final = ("pyarrow", "cryptography", "google-re2", "msgspec", "pysequoia")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerJob:
+class WorkerJob(Struct, frozen=True):
     """Instructions for a worker: the tree and how to ask it, and the rules; without rules it makes rows.
 
     `trust` is the trust root of the requesting process, by which chains in rows are judged.
@@ -61,8 +60,7 @@ class WorkerJob:
     trust: RowTrust | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """Entries `[start, stop)` as a worker read them. `hashes` are their leaf hashes, 32 bytes each.
 
     `rows` is an Arrow stream of `monitor.archive.rows.MADE_SCHEMA`, `scan` the matches of the rules. `timed` are the

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from secrets import token_hex
@@ -18,6 +17,7 @@ from typing import Final
 import dask
 from distributed import Client, LocalCluster, Queue
 from distributed.security import Security
+from msgspec import Struct
 
 from monitor.archive.rows import RowTrust
 from monitor.cluster.worker import WorkerJob, build_id, dismiss, enlist, requests_queue, rests_topic
@@ -57,8 +57,7 @@ class ResultCheck(StrEnum):
     SAMPLE = "sample"
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
+class ClusterOptions(Struct, frozen=True):
     """Scheduler, check of results (`None` for the scheduler's default), TLS, and number of processes here.
 
     `scheduler` is `LOCAL` or an address such as `tls://scheduler:8786`.

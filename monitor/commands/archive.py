@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from msgspec import Struct
 
 from alerts.alert import counted
 from alerts.inert import inert_line
@@ -317,8 +317,7 @@ def _verify_maps(writer: ManifestWriter, *, mending: bool) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(Struct, frozen=True):
     """Parts for reading logs again."""
 
     config: Config

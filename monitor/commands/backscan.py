@@ -2,10 +2,10 @@
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
+from msgspec.structs import replace
 
 from monitor.backscan.progress import PassingProgress, ScanState
 from monitor.backscan.range import NotInLog

@@ -5,11 +5,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct, field
 
 from alerts.inert import inert_json
 from monitor.commands.entry_file import files_named, read_capped
@@ -43,8 +43,7 @@ from monitor.trust.provider import TrustKeeper
 from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 
-@dataclass(frozen=True, slots=True)
-class BundleResult:
+class BundleResult(Struct, frozen=True):
     """Result for one log entry, or one promise, of one file; neither is set if the file proves nothing.
 
     `place` is the bundle's place in the file; empty if the bundle is the whole file.
@@ -77,8 +76,7 @@ class BundleResult:
         return self.promised.promise.index if self.promised is not None else None
 
 
-@dataclass(slots=True)
-class ConfiguredTrees:
+class ConfiguredTrees(Struct):
     """Trees of the configured logs, opened when a bundle names their key for the first time."""
 
     config: Config

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from msgspec import Struct
 
 from addresses.image_name import BadImageName, ImageName, parse_image_name
 from alerts.alert import counted, rfc3339
@@ -54,8 +54,7 @@ _MOST_OTHERS: Final = 1_000
 _IN_LOG: Final = frozenset({BundleRelation.CONSISTENT})
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Struct, frozen=True):
     """Result for one signature, or for one log entry to which no signature here belongs.
 
     `in_log` is `yes`, or `no` or `unknown` with a reason; `expected` an outcome with the rules, or the reason why

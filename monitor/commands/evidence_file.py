@@ -2,12 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from msgspec import Struct
 
 from alerts.inert import inert_line
 from monitor.commands.proof_file import tell_proofs
@@ -48,8 +48,7 @@ _CODES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
+class _Keys(Struct, frozen=True):
     """Keys that count: those of `root`, and `bare` ones (SubjectPublicKeyInfo). `source` names their origin."""
 
     source: str

@@ -1,9 +1,10 @@
 """Commits and tags of a git repository, read by `git` itself."""
 
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from monitor.model.errors import BadConfig, OwnFault
 from sigstore_entries.git_signature import MAX_OBJECT
@@ -12,8 +13,7 @@ _SECONDS: Final = 60
 _MAX_REVISION: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class GitObject:
+class GitObject(Struct, frozen=True):
     """One object: its hexadecimal id, `commit` or `tag`, and its bytes."""
 
     id: str

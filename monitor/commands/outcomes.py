@@ -1,8 +1,9 @@
 """Outcomes of passes over the logs: the exit code, and lines for a terminal or a log file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from alerts.alert import Owner, counted
 from monitor.commands.terminal import Exit
@@ -18,8 +19,7 @@ EVIDENCE_SHOWN: Final = 20
 _TRUST_ROOT: Final = "trust root"
 
 
-@dataclass(frozen=True, slots=True)
-class TimedResult:
+class TimedResult(Struct, frozen=True):
     """Result for one tree, its duration in seconds, and the coverage of its rules."""
 
     outcome: PassResult

@@ -8,9 +8,10 @@ import base64
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from msgspec import Struct
 
 from alerts.alert import rfc3339
 from monitor.config import Config, LogConfig
@@ -34,16 +35,14 @@ _MOST_EVIDENCE: Final = 200
 _MOST_PAUSES: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class ReportPeriod:
+class ReportPeriod(Struct, frozen=True):
     """Times `[begin, end)` of a report; `end` is not after the time at which the report is made."""
 
     begin: datetime
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedTrust:
+class RecordedTrust(Struct, frozen=True):
     """Trust roots as the database holds them, without a request for newer ones."""
 
     recorded: TrustHistory

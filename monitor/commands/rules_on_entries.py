@@ -3,12 +3,12 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from alerts.alert import counted
 from monitor.commands.entry_file import files_named, signings_in

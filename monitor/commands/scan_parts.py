@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import typer
+from msgspec import Struct, field
 
 from alerts.alert import counted
 from monitor.backscan.ledger import LedgerFinding
@@ -44,8 +44,7 @@ PatienceOption = Annotated[int, typer.Option("--patience", min=0, help="Seconds 
 S = TypeVar("S", bound=Store | None)
 
 
-@dataclass(frozen=True, slots=True)
-class ScanParts(Generic[S]):
+class ScanParts(Struct, Generic[S], frozen=True):
     """Parts of one run; `S` is `Store` where the run needs the database, else `Store | None`."""
 
     config: Config
@@ -62,8 +61,7 @@ class ScanParts(Generic[S]):
         return {rule.id: rule.selection_id() for rule in self.rules}
 
 
-@dataclass(slots=True)
-class ScanTally:
+class ScanTally(Struct):
     """Entries read, findings by outcome, and matches left out in one run.
 
     `wrong_signatures` counts findings in entries whose signature does not verify.

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from alerts.inert import inert_json, inert_line

@@ -4,9 +4,10 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.commands.peers import index_reader

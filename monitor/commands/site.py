@@ -4,8 +4,9 @@ import logging
 import signal
 import threading
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note
 from monitor.config import Config, WebConfig, load_config

@@ -5,10 +5,13 @@ Offline, the check compares heads of the same size and every tree node that two 
 log for a consistency proof between the bundle's head and the newest trusted head.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.crosscheck.bundles import BundleView
@@ -32,8 +35,7 @@ class BundleRelation(StrEnum):
     NO_LOG_ENTRY = "no-log-entry"
 
 
-@dataclass(frozen=True, slots=True)
-class BundleVerdict:
+class BundleVerdict(Struct, frozen=True):
     """Result of comparing one view with the rest. `agreeing` counts tree nodes that are already known.
 
     `unfinished` says that the log was to be asked and gave no usable answer.
@@ -172,7 +174,7 @@ class CrossCheck:
         is_proven = compared.relation in {HeadRelation.SAME, HeadRelation.OLDER}
         if is_proven and position is not None:
             # The head is proven to belong to the followed history.
-            self._store.record_head(replace(view.head, log=identity.log))
+            self._store.record_head(dataclasses.replace(view.head, log=identity.log))
         if is_proven:
             by = "this monitor's verified history" if position is not None else "the log's present head"
             return BundleVerdict(
@@ -187,7 +189,9 @@ class CrossCheck:
     def _newest(self, source: LogSource, identity: LogIdentity, position: Position | None) -> SignedHead:
         if position is None:
             return newest(source, None, lambda _: None).head
-        return newest(source, position.head, lambda head: self._store.record_head(replace(head, log=identity.log))).head
+        return newest(
+            source, position.head, lambda head: self._store.record_head(dataclasses.replace(head, log=identity.log))
+        ).head
 
 
 def _offline(view: BundleView, position: Position | None, agreeing: int) -> BundleVerdict:

@@ -7,12 +7,12 @@ statements are verified here, not the artifact's signature: that is a Sigstore c
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cryptography.x509 import load_der_x509_certificate
+from msgspec import Struct
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
 from alerts.alert import rfc3339
@@ -47,8 +47,7 @@ class EntryOfUnknownLog(BadBundle):
     """A log entry of a log that is not in the trust root."""
 
 
-@dataclass(frozen=True, slots=True)
-class BundleView:
+class BundleView(Struct, frozen=True):
     """A log's signed statements that one bundle proves: a head, the leaf below it, and every full subtree between them.
 
     `identity` is the tree and its key, as the bundle names it and the signature confirms; `log` is the log of the trust
@@ -64,8 +63,7 @@ class BundleView:
     nodes: Mapping[Coordinate, NodeHash]
 
 
-@dataclass(frozen=True, slots=True)
-class BundlePromise:
+class BundlePromise(Struct, frozen=True):
     """A log's promise that one bundle holds. `identity` is the log by its key; a promise names no tree."""
 
     log: TrustedLog
@@ -73,8 +71,7 @@ class BundlePromise:
     promise: InclusionPromise
 
 
-@dataclass(frozen=True, slots=True)
-class UnloggedBundle:
+class UnloggedBundle(Struct, frozen=True):
     """Checks of a bundle without a log entry: the issuer of its certificate, and the timestamps that verify.
 
     `issuer` is `None` where no authority of the trust root issued it, `timestamps` are (authority, time).

@@ -12,13 +12,14 @@ is wrong.
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from alerts.alert import Alert
 from monitor.http_fetcher import MIB, Expect, Fetcher
@@ -64,8 +65,7 @@ class PeerRelation(StrEnum):
     INDEX_UNBOUND = "index-unbound"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerComparison:
+class PeerComparison(Struct, frozen=True):
     """Result for one head of a peer. `offered` and `heads` are absent where the head could not be compared."""
 
     log: str
@@ -122,8 +122,7 @@ class SearchIndex(Protocol):
         """Index root of the first `size` entries; `None` if it is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoundIndex:
+class BoundIndex(Struct, frozen=True):
     """A search index, and the entries that it covers, up to its largest size."""
 
     index: SearchIndex
@@ -163,8 +162,7 @@ class _Document(msgspec.Struct):
     checkpoints: list[_Checkpoint]
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedHead:
+class OfferedHead(Struct, frozen=True):
     """One head in a peer's document: its bytes, and the claimed log (protocol, origin, hex SHA-256 of the SPKI)."""
 
     api: str

@@ -8,11 +8,12 @@ as broken. A decision is stored before the next promise is checked, so a crash o
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, counted, rfc3339
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, MalformedEntries, NotShown
@@ -32,8 +33,7 @@ class PromiseStatus(StrEnum):
     BROKEN = "broken"
 
 
-@dataclass(frozen=True, slots=True)
-class PromiseResult:
+class PromiseResult(Struct, frozen=True):
     """State of a promise, and the reason. `evidence` is against the log; for a broken promise it is a proof."""
 
     status: PromiseStatus
@@ -144,8 +144,7 @@ _AT_MOST: Final = timedelta(hours=1)
 KeepEvidence = Callable[[Evidence, Sequence[Alert]], bool]
 
 
-@dataclass(slots=True)
-class Round:
+class Round(Struct):
     """Result of a round: number of kept promises, evidence of broken ones, and overdue promises that are not shown yet.
 
     `unasked` says why the log could not be asked for all of them; `Promises.unasked` returns the overdue ones.

@@ -7,12 +7,12 @@ source, and its log entry is of this signature. `monitor.crosscheck.bundle_check
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from msgspec import Struct
 
 from monitor.crosscheck.bundles import BundlePromise, read_timestamps, stamped_at
 from monitor.model.errors import SignwatchError
@@ -33,8 +33,7 @@ class UnusableSignature(SignwatchError):
     """A signature proves nothing about the image or commit; the message is the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureTrust:
+class SignatureTrust(Struct, frozen=True):
     """Trust material for signatures: the trust root, its certificate authorities, and the keys of its CT logs."""
 
     root: TrustRoot
@@ -42,8 +41,7 @@ class SignatureTrust:
     ct_keys: Sequence[CtLogKey]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedSignature:
+class CheckedSignature(Struct, frozen=True):
     """A signature that verifies. `what` is its kind, `signers` are names, or a key's SHA-256.
 
     `entries` are the log entries of this signature, in the order of the bundle.
@@ -56,8 +54,7 @@ class CheckedSignature:
     entries: tuple[Signing, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Signatures:
+class Signatures(Struct, frozen=True):
     """A registry's signatures of an image: the readable ones, the unreadable ones, and the number of those not read."""
 
     found: tuple[Found, ...]

@@ -7,13 +7,14 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -41,8 +42,7 @@ _MAX_DIGITS: Final = 12
 _HOURS: Final = (1, 8, 24, 7 * 24, 30 * 24)
 
 
-@dataclass(frozen=True, slots=True)
-class AlertDesk:
+class AlertDesk(Struct, frozen=True):
     """Parts of the pages about alerts. `token` permits changes through the API; an empty one permits none."""
 
     life: AlertLife
@@ -103,8 +103,7 @@ class _Silence(_Change):
     hours: float = Field(gt=0, le=31 * 24)
 
 
-@dataclass(frozen=True, slots=True)
-class _Permit:
+class _Permit(Struct, frozen=True):
     """Permission for a form: the hidden fields it carries, and the operator if one signed in."""
 
     fields: Mapping[str, str]

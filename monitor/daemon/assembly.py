@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from alerts.channels.channel import Channel
 from alerts.channels.registry import FOLLOWING, build_channel
@@ -125,8 +127,7 @@ class LogParts:
         return http
 
 
-@dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(Struct, frozen=True):
     """All running parts. `close` ends connections; all jobs must have ended before.
 
     `watches` follow `logs`, in the same order; `make` makes the other parts of one log. `courier` sends messages to

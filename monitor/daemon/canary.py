@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
 from typing_extensions import override
 
 from alerts.alert import Alert, Owner, counted, lasting, rfc3339
@@ -57,8 +58,7 @@ class CannotSign(Exception):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class SignedCanary:
+class SignedCanary(Struct, frozen=True):
     """The key id (hex) of the log that took the entry, and the bundle with the log's answer."""
 
     log_id: str

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from monitor.config import LogConfig
 from monitor.daemon.followed_logs import where_it_is

@@ -5,13 +5,13 @@ The state of a log (`lied`, `outage`, `ill`, `warn`, `good`) comes from `monitor
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
+from msgspec import Struct
 
 from alerts.inert import inert_json
 from monitor.archive.histogram import as_svg
@@ -47,8 +47,7 @@ Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text or time.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Console:
+class Console(Struct, frozen=True):
     """Sources of the pages' contents. `search` is `None` without a configured archive."""
 
     store: Store

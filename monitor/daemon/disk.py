@@ -2,10 +2,11 @@
 
 import shutil
 import stat
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from alerts.alert import counted
 from monitor.config import Config
@@ -13,8 +14,7 @@ from monitor.store.reading import Reading
 from monitor.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class DiskUse:
+class DiskUse(Struct, frozen=True):
     """Bytes that the state takes, bytes that are free beside it, and the growth a day since it was made.
 
     `days_left` is the time until the disk is full at that growth; None within the first day, which is too short for

@@ -11,10 +11,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
 from typing import Final
+
+from msgspec import Struct, field
 
 from monitor.archive.rows import decoded
 from monitor.daemon.assembly import Monitor
@@ -53,8 +54,7 @@ UNDECODED: Final = Unread("the entry cannot be decoded")
 EntryReading = Signing | Unread
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(Struct):
     """Entries of one log that wait to be read, by its only thread. `late`: a page gave up waiting for these.
 
     `clients` are those that had them read first. `None` in `work` ends the thread.
@@ -68,8 +68,7 @@ class _Line:
     failed_until: float = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     """An answer, until a time of the monotonic clock; `size` are the bytes of the entry that it was made of."""
 
     answer: EntryReading

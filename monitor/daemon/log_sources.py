@@ -7,10 +7,11 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from monitor.config import Config, LogConfig
 from monitor.daemon.configured_log import as_followed, http_fetcher, open_log, requests_per_second
@@ -31,8 +32,7 @@ class UnknownLogName(ValueError):
     """No log has this name, or several trees have it; the message lists the names."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedTree:
+class NamedTree(Struct, frozen=True):
     """One tree of a configured log: its source, its fetcher, and the description that opens it elsewhere."""
 
     source: LogSource

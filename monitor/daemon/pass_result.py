@@ -1,15 +1,15 @@
 """Result of one pass over one tree."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert, Owner
 from monitor.model.log_source import SignedHead
 from monitor.model.witness_policy import WitnessReport
 
 
-@dataclass(slots=True)
-class PassResult:
+class PassResult(Struct):
     """Result of one pass over one tree. `owner` is the owner of its trouble, `None` when there was none.
 
     `answered` says that the log showed a signed head, consistent or not. `first` and `last` bound the entries that

@@ -5,12 +5,12 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
+from msgspec import Struct
 
 from monitor.site.sessions import SiteKeys
 
@@ -19,8 +19,7 @@ _LOG: Final = logging.getLogger(__name__)
 _PURPOSE: Final = "operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(Struct, frozen=True):
     """A signed-in operator's browser, and the token that its forms must carry."""
 
     csrf: str

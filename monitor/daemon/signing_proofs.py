@@ -1,8 +1,9 @@
 """One signing with its proof, as `signwatch evidence verify` checks it: from the archive, else from the log."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from monitor.config import ArchiveConfig
 from monitor.model.errors import FetchFailed, OwnFault
@@ -13,8 +14,7 @@ from monitor.store.store import Store
 from tlog.merkle import leaf_hash
 
 
-@dataclass(frozen=True, slots=True)
-class SigningProofs:
+class SigningProofs(Struct, frozen=True):
     """Builds the proof of an entry that following proved, from the archive or, if it is not there, from `sources`."""
 
     store: Store

@@ -6,10 +6,12 @@ root. Each failed condition is a sentence with the part and the time.
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from alerts.alert import Owner, Severity, counted, rfc3339
 from alerts.outbox import Backlog
@@ -37,8 +39,7 @@ _STATES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LogStatus:
+class LogStatus(Struct, frozen=True):
     """One followed tree. `lag` are entries below the newest head not read yet.
 
     `quiet`: the log shows no new head, which is usual for it.
@@ -127,8 +128,7 @@ class LogStatus:
         return fresh is not None and not is_final and not self.quiet and now - fresh > self.stale_after
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryStatus:
+class CanaryStatus(Struct, frozen=True):
     """The newest run of the canary, and the newest one whose alert arrived; `every` is the interval of runs."""
 
     every: timedelta
@@ -161,8 +161,7 @@ def run_document(run: CanaryRun) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """The whole status. `reasons` are the reasons why it is not green.
 
     `not_followed` are logs of the trust root that cannot be followed. `further` are reasons that only the running

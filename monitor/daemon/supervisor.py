@@ -8,11 +8,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
 
+from msgspec import Struct
 from typing_extensions import override
 
 from alerts.alert import Alert, Owner, counted, lasting, rfc3339
@@ -114,8 +114,7 @@ def _misbehaviour_first(alert: Alert) -> bool:
     return alert.owner is not Owner.LOG_MISBEHAVED
 
 
-@dataclass(slots=True)
-class _FollowedTree:
+class _FollowedTree(Struct):
     """One tree being followed, with the rules it is followed with."""
 
     source: LogSource
@@ -125,8 +124,7 @@ class _FollowedTree:
     change: int
 
 
-@dataclass(frozen=True, slots=True)
-class WatchSettings:
+class WatchSettings(Struct, frozen=True):
     """Settings for one log: its freshness, the limits of a pass, and the required witnesses.
 
     `appeared` means that a later trust root added the log, which is then followed from its first entry.
@@ -138,8 +136,7 @@ class WatchSettings:
     appeared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PassHelpers:
+class PassHelpers(Struct, frozen=True):
     """Helpers of a pass: `executor` fetches ahead, `scan_workers` scan large backlogs.
 
     `archive` gets committed batches.

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from msgspec import Struct
+from msgspec.structs import replace
 from typing_extensions import override
 
 from alerts.alert import counted
@@ -57,8 +58,7 @@ from rules.judge import WRONG_SIGNATURE
 from tlog.merkle import Frontier
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """Time for long-running work: a clock, a way to wait, and a signal to stop.
 
     `passed` and `worked` are seconds since any moment: of the wall clock, and of this thread's processor time.
@@ -219,8 +219,7 @@ Unkept = dict[tuple[str, str], tuple[int, datetime]]
 """Broken promises by kind and event: the number of passes in a row with one, and the time of the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class FollowLimits:
+class FollowLimits(Struct, frozen=True):
     """Entries and bytes a batch may have, batches fetched ahead, tries before a broken promise is blamed on the log.
 
     Without `batch_entries` the log's protocol decides. `pauses` are the seconds between the tries.
@@ -255,8 +254,7 @@ BatchScanner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, ScannedBatc
 """Scans batches in order; may read ahead. An error of fetching is raised in place of its batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class PassReport:
+class PassReport(Struct, frozen=True):
     """Result of one pass.
 
     `head` is the head that the log showed; `lagging` is true if it is older than the trusted one.
@@ -453,8 +451,7 @@ def _statement(head: SignedHead) -> tuple[int, bytes, bool, datetime | None]:
 _JUDGEMENTS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCommitter:
+class BatchCommitter(Struct, frozen=True):
     """Proves, judges and commits batches of one log, in this order: nothing unproven is committed.
 
     `source` gives the proofs, `state` keeps the results.

@@ -7,9 +7,10 @@ values out, so the same function runs inline, in a pool of processes, or on othe
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from typing_extensions import override
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, TimedEntry, hashes_of, unread_entry
@@ -50,8 +51,7 @@ def size_of(entries: Sequence[LogEntry]) -> int:
     return sum([len(entry.leaf) + len(entry.extra) for entry in entries])
 
 
-@dataclass(frozen=True, slots=True)
-class BatchMatches:
+class BatchMatches(Struct, frozen=True):
     """Result of reading a batch: hits, undecodable entries, and the number of entries of each kind.
 
     `dropped` are entries that more rules select than are judged.
@@ -70,8 +70,7 @@ class Scanner(Protocol):
         """Read entries `[start, start + len(entries))`. No content of an entry raises an exception."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedBatch:
+class ScannedBatch(Struct, frozen=True):
     """A batch, hashed and read. `subtrees` are `(level, root)` of aligned full subtrees covering the batch in order."""
 
     start: int
@@ -86,8 +85,7 @@ class ScannedBatch:
         return frontier
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """Entries `[start, end)` of one tree, as served.
 
     If they were `scanned` on arrival, their bytes are dropped: `entries` holds them only for a single entry.

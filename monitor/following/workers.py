@@ -11,8 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import (
@@ -144,8 +146,7 @@ _LOG: Final = logging.getLogger(__name__)
 _INLINE_BATCHES: Final = 2
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(Struct):
     """Processes with the rules of one generation, and the number of passes that use them."""
 
     generation: int

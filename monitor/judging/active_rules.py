@@ -6,9 +6,11 @@ After a bad change of the file the old rules stay in force. The index follows th
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import Alert
 from monitor.config import Config
@@ -119,8 +121,7 @@ class AskedRules:
         return {number: found[number] for number in numbers if number in found}
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRules:
+class HeldRules(Struct, frozen=True):
     """One compiled set of rules. `selections` holds the selection id of each rule, for its scanned ranges.
 
     `backscans` and `notify` hold these settings of the rules that have them. `everything` is `matcher` with the

@@ -6,8 +6,9 @@ start; later rules are scanned one by one, up to a limit.
 
 import heapq
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from alerts.alert import counted
 from monitor.store.coverage import RuleCoverage, merged, union_size
@@ -17,8 +18,7 @@ from monitor.store.store import Store
 _LOOKED_AT: Final = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class LogCoverage:
+class LogCoverage(Struct, frozen=True):
     """Coverage of one log. `uncovered` of the `rules` active there lack entries of `[first, last)`.
 
     `lacking` counts entries that at least one of them lacks; `least` are the rules that lack the most, in this

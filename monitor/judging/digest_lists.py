@@ -8,11 +8,12 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from addresses.image_name import ImageName, parse_image_name
 from addresses.url import is_https_or_loopback, shown_url
@@ -30,8 +31,7 @@ _REGISTRY_SECONDS: Final = 120.0
 _OF_SIGNATURES: Final = re.compile(r"sha256-[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetched:
+class _Fetched(Struct, frozen=True):
     digests: frozenset[str]
     at: datetime
 

@@ -1,12 +1,13 @@
 """The judge of hits: the certificate's chain, each rule's expectations, and the alert about a signing that differs."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from typing import Protocol
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from alerts.alert import Alert
@@ -127,7 +128,7 @@ def labelled(
         scts = authorities.embedded_scts(judged, ct_keys)
         promises.extend(promise for each in scts or () if (promise := promise_of(each)) is not None)
         known = None if scts is None else bool(scts)
-        return replace(judged, sct_verified=known, issued=_issued(judged, hit))
+        return dataclasses.replace(judged, sct_verified=known, issued=_issued(judged, hit))
 
     chained = tuple(authorities.judge_chain(signer, _use_of(signer, at)) for signer in signing.signers)
     # Only for entries that a rule selects: a log holds too many to verify them all. A stranger can log self-made

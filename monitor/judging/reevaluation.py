@@ -1,9 +1,11 @@
 """Second judgements: after the time for a required later entry, and after the trust root names a further authority."""
 
 import logging
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.judging.active_rules import HeldRules
 from monitor.judging.judge import RuleJudge
@@ -24,8 +26,7 @@ _ASK_AGAIN: Final = timedelta(minutes=1)
 _ROUNDS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class RecheckCounts:
+class RecheckCounts(Struct, frozen=True):
     """Numbers of findings judged again, found unexpected, and still waiting because a log did not answer.
 
     `trouble` is a fault of Signwatch that kept findings from being judged; they stay due.

@@ -5,10 +5,12 @@ Trees are opened at the first use, and listed again every ten minutes.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.http_fetcher import Fetcher, Refused, WrongContent
 from monitor.logs.ct_rfc6962 import CtRfc6962Source
@@ -115,8 +117,7 @@ class LogTrees:
 _LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LogDescription:
+class LogDescription(Struct, frozen=True):
     """One log to follow. `name` is its id in state, metrics and alerts; `apis` the protocols it may speak.
 
     `log_id` is the 32-byte key id of the trust root, where there is one. `origin` and, for Rekor v1, `tree_id` and

@@ -8,11 +8,12 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import Struct
 from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
@@ -70,8 +71,7 @@ class _RekorEntry(msgspec.Struct):
     verification: _Verification | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShardInfo:
+class ShardInfo(Struct, frozen=True):
     """One tree of a Rekor v1 log: `offset` is the virtual index of its first leaf, `size` as the API claims it."""
 
     tree_id: str

@@ -6,12 +6,12 @@ A note needs the pinned key and the expected origin. Tiles give consistency proo
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
+from msgspec import Struct
 from typing_extensions import override
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
@@ -56,8 +56,7 @@ from tlog.tiles import (
 _TIMESTAMP: Final = "Timestamp: "
 
 
-@dataclass(frozen=True, slots=True)
-class ReadNote:
+class ReadNote(Struct, frozen=True):
     """A note the pinned key signed, and the checkpoint in it, origin compared."""
 
     note: Note

@@ -1,7 +1,8 @@
 """The three kinds of trouble: the log lied, the log did not answer, or Signwatch has a fault."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class SignwatchError(Exception):
@@ -47,8 +48,7 @@ class PromiseKind(StrEnum):
     SCT = "ct-sct"
 
 
-@dataclass(frozen=True, slots=True)
-class PromiseStatement:
+class PromiseStatement(Struct, frozen=True):
     """A log's promise to include an entry, as it signed it. `kind` is a `PromiseKind`.
 
     `statement` are the bytes under the signature: for a signed entry timestamp canonical JSON, for a signed certificate
@@ -60,8 +60,7 @@ class PromiseStatement:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """The proof of a log's misbehaviour for a reader who trusts neither side.
 
     `heads` are raw signed tree heads (notes or STH JSON), `proof` the hashes that failed, `leaves` raw entries with

@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import rfc8785
 from cryptography.exceptions import InvalidSignature
+from msgspec import Struct
 
 from monitor.model.errors import PromiseKind, PromiseStatement, SignwatchError
 from sigstore_entries.logged_entry import timestamp_statement
@@ -43,8 +43,7 @@ class BadPromise(SignwatchError):
     """The log's key did not sign this, or it is no promise. It shows nothing about the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class InclusionPromise:
+class InclusionPromise(Struct, frozen=True):
     """A promise whose signature verified under `spki`. `leaf` are the bytes that must be a leaf of the tree.
 
     `index` is the promised index, if the promise has one: through all trees of a Rekor v1 log (the virtual index), in
@@ -84,8 +83,7 @@ class InclusionPromise:
         return min(self.at, seen) + delay
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
+class Overdue(Struct, frozen=True):
     """Overdue promises about which one log did not answer: number, time at which the oldest was due, reason."""
 
     log_id: str

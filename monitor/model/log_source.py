@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
+from msgspec import Struct
 
 from monitor.model.errors import Evidence, PromiseKind, PromiseStatement
 from sigstore_entries.signing import EntryRef, Unreadable
@@ -49,8 +50,7 @@ Growth = Sequence[tuple[datetime, int]]
 """When heads were first seen, and their sizes, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(Struct, frozen=True):
     """Time for which a log may show no new head.
 
     `busy`: the log must grow within this time; with `None` its past decides.
@@ -118,8 +118,7 @@ class SignedHead:
     cosigned_at: tuple[datetime, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedHead:
+class TrustedHead(Struct, frozen=True):
     """A signed head proven consistent with all heads this monitor trusted before."""
 
     head: SignedHead
@@ -132,8 +131,7 @@ class TimedEntry(NamedTuple):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """The verified part of a log: every leaf below `frontier.size` was hashed into a tree that is a prefix of `head`'s.
 
     `frontier.size <= head.size`, and a consistency proof (or equality of roots) shows that the two belong together.
@@ -214,8 +212,7 @@ class LogApi(StrEnum):
                 return 1000
 
 
-@dataclass(frozen=True, slots=True)
-class HeadStatement:
+class HeadStatement(Struct, frozen=True):
     """A tree head that the log's key signed."""
 
     origin: str
@@ -286,8 +283,7 @@ def unread_entry(where: EntryRef, leaf_hash: bytes) -> Unreadable:
     return Unreadable(where, "beyond-cap", reason)
 
 
-@dataclass(frozen=True, slots=True)
-class LogIdentity:
+class LogIdentity(Struct, frozen=True):
     """Identity of one log tree: the key pinned to it (SPKI DER) and the origin its heads must name.
 
     `log` is the id as configured or discovered. `trust_root` is the fingerprint of the trust root the key came from;
@@ -365,8 +361,7 @@ class LogSource(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class PromiseAnswer:
+class PromiseAnswer(Struct, frozen=True):
     """A log's answer to a promise: the leaf at `index` of its tree, proven into `head`.
 
     `promised` is the log's own promise of exactly this leaf, as served, if the answer holds one.

@@ -1,9 +1,10 @@
 """The guarantees of state that following relies on. `monitor.store` implements them in a database."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence
@@ -15,8 +16,7 @@ from rules.selection import Selected
 from sigstore_entries.signing import Signing, Unreadable
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """Rules that select this signing, by id; not judged yet. `leaf` is the entry as hashed, `extra` as served."""
 
     signing: Signing
@@ -25,8 +25,7 @@ class Hit:
     extra: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A rule matched an entry. Identified by (log, index, rule): a second pass over the entry adds no finding.
 
     `selected` are the signers the rule selected. `past` is the revision of the rule's past that the verdict depends on,
@@ -44,16 +43,14 @@ class Finding:
     past: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadableEntry:
+class UnreadableEntry(Struct, frozen=True):
     """An entry that could not be decoded, kept whole: counted, reported, tried again after an upgrade."""
 
     unreadable: Unreadable
     leaf: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """An entry that more rules select than are judged: number of `matches` left out, inert readable part."""
 
     index: int
@@ -61,8 +58,7 @@ class LeftOut:
     readable: str
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Findings and unreadable entries in leaves `[start, end)` of one log.
 
     `dropped` are entries that more rules select than are judged.

@@ -6,9 +6,10 @@ as a lie. A cosignature is valid as long as a head is fresh: a replayed head com
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from alerts.alert import counted, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead
@@ -22,8 +23,7 @@ WITNESS_KEYS: Final = ("required", "keys")
 MAX_WITNESSES: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessPolicy:
+class WitnessPolicy(Struct, frozen=True):
     """At least `required` of `witnesses` must have cosigned.
 
     Two keys with one name are one witness during a rotation. Raises `ValueError` for a policy that no head or every
@@ -44,8 +44,7 @@ class WitnessPolicy:
         return tuple(dict.fromkeys(key.name for key in self.witnesses))
 
 
-@dataclass(frozen=True, slots=True)
-class Cosigning:
+class Cosigning(Struct, frozen=True):
     """The witnesses of a policy that cosigned one head; `enough` if the policy is met.
 
     `last` is the time of each witness's newest cosignature; a witness with an old cosignature is `missing` too.
@@ -57,8 +56,7 @@ class Cosigning:
     last: Mapping[str, datetime] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessStatus:
+class WitnessStatus(Struct, frozen=True):
     """State of a log's witnesses: the time since which each is missing, and the time since which too many are.
 
     `short_since` is `None` while enough cosign.
@@ -68,8 +66,7 @@ class WitnessStatus:
     short_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessReport:
+class WitnessReport(Struct, frozen=True):
     """State of the witnesses of a log's newest head, for reports."""
 
     required: int

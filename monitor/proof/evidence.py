@@ -9,9 +9,10 @@ two signed entries for one index are transferable.
 import base64
 import binascii
 import json
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
+
+from msgspec import Struct
 
 from alerts.alert import rfc3339
 from monitor.model.errors import Evidence, PromiseKind, PromiseStatement, SignwatchError
@@ -57,8 +58,7 @@ class NotEvidence(SignwatchError):
     """The document is no evidence file, or its signatures do not verify: it shows nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conclusion:
+class Conclusion(Struct, frozen=True):
     """Conclusion from an evidence file. `transferable` if the log's key alone proves it; otherwise it is a record.
 
     `signed` means that the key in the file signed a part of it. The file itself cannot show the owner of the key.
@@ -69,8 +69,7 @@ class Conclusion:
     signed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedEvidence:
+class CheckedEvidence(Struct, frozen=True):
     """An evidence file whose signatures verify under the key in it, and what they show."""
 
     evidence: Evidence

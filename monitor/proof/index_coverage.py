@@ -4,8 +4,9 @@ An index root names no log (docs/search-index.md). The coverage names the tree f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from monitor.model.log_source import HeadStatement, LogApi, LogIdentity, read_head
 from monitor.proof.evidence import NotEvidence, as_base64, from_base64
@@ -20,8 +21,7 @@ class CoverageInvalid(ValueError):
     """The claim about an index's entries does not lead to a head that the log signed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsistencyStep:
+class ConsistencyStep(Struct, frozen=True):
     """A consistency proof to a larger tree of the log."""
 
     size: int
@@ -29,8 +29,7 @@ class ConsistencyStep:
     proof: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IndexCoverage:
+class IndexCoverage(Struct, frozen=True):
     """Entries `[first, size)`; `root` is of the log's tree of `size` entries, `steps` lead to the signed `head`."""
 
     size: int

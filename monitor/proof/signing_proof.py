@@ -7,9 +7,10 @@ signed head. An entry has its bytes if they were available, and otherwise its le
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
+
+from msgspec import Struct
 
 from monitor.model.log_source import CT_APIS, HeadStatement, LogApi, LogSource, SignedHead, read_head
 from monitor.proof.evidence import NotEvidence, as_base64, as_text, from_base64
@@ -21,8 +22,7 @@ VERSION: Final = 1
 MAX_SIZE: Final = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenEntry:
+class ProvenEntry(Struct, frozen=True):
     """One entry, by its leaf hash; `leaf` are its bytes. `path` leads to the root of the first `size` entries."""
 
     index: int
@@ -31,8 +31,7 @@ class ProvenEntry:
     leaf: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenSignings:
+class ProvenSignings(Struct, frozen=True):
     """Entries of one log tree: `consistency` leads from the root of the first `size` entries to the signed head."""
 
     log: str
@@ -45,8 +44,7 @@ class ProvenSignings:
     entries: tuple[ProvenEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedSignings:
+class CheckedSignings(Struct, frozen=True):
     """Result of checking a file of one log: the signed head, and a sentence for each entry that is in it."""
 
     signings: ProvenSignings

@@ -10,9 +10,11 @@ other.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead, TrustedHead, read_head
@@ -191,8 +193,7 @@ def _fork(
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """Seconds before each further try when a log does not show a part of its signed tree; `pause` waits."""
 
     pauses: tuple[float, ...]
@@ -221,8 +222,7 @@ class HeadRelation(StrEnum):
     UNPROVEN = "undecided"
 
 
-@dataclass(frozen=True, slots=True)
-class HeadComparison:
+class HeadComparison(Struct, frozen=True):
     """Result of `compare`.
 
     `compared` is this monitor's head, `proof` the consistency proof between the two heads. A newer head with a proof

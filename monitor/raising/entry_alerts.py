@@ -5,9 +5,10 @@ A contradictory time is a fault of the log's clock or of this machine's; it says
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead, TimedEntry
@@ -36,8 +37,7 @@ def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class TimeDisorder:
+class TimeDisorder(Struct, frozen=True):
     """The log claims to have taken in entry `index` at `told` and its neighbour `other` at `known`, out of order."""
 
     index: int

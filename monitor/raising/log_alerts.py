@@ -6,10 +6,12 @@ the alerts about signings.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, lasting, rfc3339
 from monitor.model.errors import Evidence
@@ -19,8 +21,7 @@ from monitor.model.witness_policy import WitnessPolicy, WitnessReport
 from monitor.proof.evidence import event_id
 
 
-@dataclass(frozen=True, slots=True)
-class _Meaning:
+class _Meaning(Struct, frozen=True):
     """Consequence of a kind of misbehaviour for users of the log, and the next step."""
 
     title: str

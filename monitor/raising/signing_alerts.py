@@ -6,9 +6,10 @@ Every text here may hold words that an attacker chose; each is cut to a readable
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from alerts.alert import Alert, FactGroup, Owner, Severity, alert_id, counted, day_of, rfc3339
 from monitor.model.state import Finding
@@ -276,8 +277,7 @@ _DIFFERENCES: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SigningWords:
+class SigningWords(Struct, frozen=True):
     """`title` is the first line: signer, artifact and differences; `done` names signer and artifact, as a sentence.
 
     `facts` name the signer, `groups` hold the other facts, each once.

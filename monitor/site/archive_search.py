@@ -8,9 +8,11 @@ out, and its coverage names the entries that were not searched.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer, SearchCoverage
@@ -124,8 +126,7 @@ def _busy() -> RequestRefused:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
+class _Named(Struct, frozen=True):
     """Title and queries of a name. `is_of_bytes` is true for a digest or a fingerprint.
 
     A key has no certificate, so a search for these is not restricted to trusted certificates.

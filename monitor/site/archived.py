@@ -8,10 +8,11 @@ certificate separately, so any number of them hides no signing.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchCoverage

@@ -10,13 +10,13 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from msgspec import Struct, field
 
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
@@ -48,8 +48,7 @@ _ADDRESS_WINDOW: Final = timedelta(minutes=1)
 _ADDRESS_PAUSE: Final = timedelta(seconds=10)
 
 
-@dataclass(slots=True)
-class DeliveryCounts:
+class DeliveryCounts(Struct):
     """Result of one pass."""
 
     delivered: int = 0
@@ -59,8 +58,7 @@ class DeliveryCounts:
     errors: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
+class _Message(Struct, frozen=True):
     """Notices that go into one message to one destination (`None` for a letter to an address)."""
 
     notices: tuple[Notice, ...]

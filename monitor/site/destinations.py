@@ -5,10 +5,11 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from alerts.alert import Alert, counted
 from alerts.channels.channel import DeliveryFailed
@@ -34,8 +35,7 @@ _LINES: Final = 5
 _SLACK_HOST: Final = "hooks.slack.com"
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeResult:
+class ChangeResult(Struct, frozen=True):
     """The page's answer to a change: a sentence, and a secret that is shown only once."""
 
     message: str

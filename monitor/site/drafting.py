@@ -7,8 +7,10 @@ the entry expected.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.site.lookup import NOT_ARCHIVED, NameReport, SigningRow, compared, look, rows_of
 from monitor.site.parts import Site
@@ -35,8 +37,7 @@ _ASKS_NO_LOG: Final = "this site asks no log"
 _NOT_SHOWN: Final = f"at most {_SHOWN} entries are read for one preview"
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionDraft:
+class SubscriptionDraft(Struct, frozen=True):
     """A subscription as the form describes it: ticked parts, or a rule written by hand, with its defects.
 
     `parts` compare with the entry alone, `offers` with the subscriber's own past. `everything` is the rule with all
@@ -120,8 +121,7 @@ def _proposed(
     return (*parts, *more), tuple(offered)
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedSigning:
+class JudgedSigning(Struct, frozen=True):
     """One past signing under a draft. `why` is the reason for an unread entry, `lacks` the parts not compared.
 
     `marks` are the style sheet's classes for its row, by the parts that it does not meet.

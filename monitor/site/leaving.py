@@ -4,12 +4,12 @@ An alert's link ends its subscription. A digest may be about many subscriptions,
 address it went to; the weekly mail's link stops the weekly mail. Mail scanners follow links, so a GET changes no state.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
+from msgspec import Struct
 
 from monitor.site.parts import Site
 from monitor.site.sessions import Form, RequestRefused, first, read_form
@@ -30,8 +30,7 @@ _AGAIN: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StoppableState:
+class StoppableState(Struct, frozen=True):
     """Present state of the object that a link stops: one of the three is set, or none if it is deleted."""
 
     kind: str

@@ -1,10 +1,13 @@
 """Signings in a name, each compared with an expectation; used by pages, API and exports."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.model.state import Finding
@@ -103,8 +106,7 @@ class SearchedNameHistory(NameHistory, Protocol):
         """The search of the archive."""
 
 
-@dataclass(frozen=True, slots=True)
-class SigningRow:
+class SigningRow(Struct, frozen=True):
     """One signing as a list shows it. `failing` are the keys of the expectations it does not meet."""
 
     signing: Signing
@@ -128,8 +130,7 @@ class SigningRow:
         return self.signing.where.index
 
 
-@dataclass(frozen=True, slots=True)
-class NameReport:
+class NameReport(Struct, frozen=True):
     """The whole answer about a name: `total` vouched signings, and `unverified` other entries."""
 
     subject: Subject
@@ -297,7 +298,7 @@ def _with_certificates(signing: Signing) -> Signing:
     """The signing with an identity for each signer's certificate: a stored signing does not keep it."""
     where = signing.where
     mark = sha256(f"signwatch entry\x00{where.log}\x00{where.index}".encode()).digest()
-    return replace(signing, signers=tuple(replace(each, issued=mark) for each in signing.signers))
+    return replace(signing, signers=tuple(dataclasses.replace(each, issued=mark) for each in signing.signers))
 
 
 def reason_words(reason: Reason) -> tuple[str, str, str]:

@@ -1,13 +1,13 @@
 """Objects that every part of the site shares, made once: store, key, limits, templates, past."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
+from msgspec import Struct
 
 from monitor.site.limits import RateLimits
 from monitor.site.lookup import NameHistory, SearchedNameHistory
@@ -32,8 +32,7 @@ Raises `FetchFailed`, `OwnFault`.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Struct, frozen=True):
     """The parts of one site. `past` answers look-ups; `found` holds the findings of each subscription.
 
     A site that asks no log has no `read_entries`, and one without an archive no `search`.

@@ -2,12 +2,12 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from msgspec import Struct
 
 from alerts.inert import inert_line
 from sigstore_entries.signing import digest_label
@@ -79,8 +79,7 @@ def short(value: str) -> str:
     return value if len(rest) <= 16 else f"{algorithm}{colon}{rest[:8]}…{rest[-6:]}"  # noqa: PLR2004
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """One bucket of a timeline in the picture's units: parts from the ground up as (class, y, height)."""
 
     x: float
@@ -89,8 +88,7 @@ class Bar:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """Signings by day or week as bars. `summary` says the same in words, for a screen reader."""
 
     bars: tuple[Bar, ...]

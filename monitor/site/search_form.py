@@ -1,15 +1,15 @@
 """The search form of the public pages, its answer, and the source of answers: no archive is imported here."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from monitor.archive.answer import ArchiveRow, SearchAnswer  # imports pyarrow
 
 
-@dataclass(frozen=True, slots=True)
-class SearchForm:
+class SearchForm(Struct, frozen=True):
     """A search form as a person filled it. `every` includes signers without a certificate of a trusted authority."""
 
     name: str = ""
@@ -37,8 +37,7 @@ class MalformedSearchForm(ValueError):
         self.wrong, self.repair = wrong, repair
 
 
-@dataclass(frozen=True, slots=True)
-class SearchHit:
+class SearchHit(Struct, frozen=True):
     """One entry of an answer: who signed, how far the certificate is trusted, and a name under which it is found.
 
     `chain` is `trusted`, `key`, `untrusted` or `unverified`.
@@ -51,8 +50,7 @@ class SearchHit:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(Struct, frozen=True):
     """An answer. `unvouched` entries match apart from their signer, who has no certificate of a trusted authority.
 
     `is_lower_bound` is true if a part of the archive was not searched, so that there may be more entries.

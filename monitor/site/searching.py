@@ -1,13 +1,13 @@
 """The public search: its page, the picture of entries a day, and the found rows as JSON and CSV."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from msgspec.structs import replace
 
 from alerts.alert import counted
 from alerts.inert import inert_json

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs
 
 from fastapi import Request, Response
 from itsdangerous import BadSignature, URLSafeSerializer
+from msgspec import Struct
 
 from inbound.client_address import client_address, networks
 from monitor.model.errors import OwnFault
@@ -92,8 +92,7 @@ class SiteKeys:
         return URLSafeSerializer(self._key, salt=f"signwatch {purpose}", signer_kwargs=options)
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
+class Visitor(Struct, frozen=True):
     """Sender of one request: the browser by its cookie, the signed-in account, and the network address."""
 
     browser: str

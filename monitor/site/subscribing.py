@@ -7,11 +7,11 @@ import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from msgspec.structs import replace
 
 from alerts.inert import inert_json
 from monitor.model.errors import FetchFailed, OwnFault

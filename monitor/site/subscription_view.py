@@ -5,10 +5,11 @@ import heapq
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, groupby, islice
 from typing import Any, Final
+
+from msgspec import Struct
 
 from alerts.inert import inert_cell, inert_json
 from monitor.site.lookup import SigningRow, rows_of, signing_json
@@ -29,8 +30,7 @@ _IN_LIST: Final = 300
 _CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionPage:
+class SubscriptionPage(Struct, frozen=True):
     """Signings that one subscription saw: a page of rows, numbers, a picture, and the first entry read of each log.
 
     `total` and `unexpected` count the newest thousand, without rows the newest 300; `more` is true if others exist.

@@ -4,10 +4,10 @@ Each change is stored and sent to channels.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, and_, func, or_, select
 
 from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity, counted
@@ -30,16 +30,14 @@ class NoSuchAlert(LookupError):
     """No alert, or more than one, has an id that begins so."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeAuthor:
+class ChangeAuthor(Struct, frozen=True):
     """The person who changes an alert, and their note."""
 
     name: str
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptChange:
+class KeptChange(Struct, frozen=True):
     """One stored change."""
 
     kind: str

@@ -1,10 +1,10 @@
 """Requests of subscribers in the database: equal requests share a row, and a reader gets only the changes."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, Table, delete, func, select, update
 
 from monitor.store.database import Database, lock_name
@@ -21,8 +21,7 @@ _GIVEN = table(AuthorisationRow)
 _PAGE: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class AskUpdate:
+class AskUpdate(Struct, frozen=True):
     """A request that came in force (`active`) or ended, with its index keys.
 
     An `owned` request may change its keys: its text changes, and its number and past stay.

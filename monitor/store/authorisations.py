@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, func, or_, select
 
 from monitor.model.errors import OwnFault
@@ -18,8 +18,7 @@ _GIVEN: Final = table(AuthorisationRow)
 _GROUP: Final = func.coalesce(_GIVEN.c.together, _GIVEN.c.id)
 
 
-@dataclass(frozen=True, slots=True)
-class NumberedAuthorisation:
+class NumberedAuthorisation(Struct, frozen=True):
     """An authorisation, by its number."""
 
     number: int

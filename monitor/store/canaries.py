@@ -5,10 +5,10 @@ that it took the entry.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import and_, delete, func, select, update
 
 from monitor.model.errors import OwnFault
@@ -30,8 +30,7 @@ MOST_BUNDLES: Final = 200
 """Missed runs whose bundles are kept: the newest. A log that is down for a month must not fill the disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryRun:
+class CanaryRun(Struct, frozen=True):
     """One run. `signed_at` is when the log had taken the entry, `seen_at` when its alert arrived."""
 
     number: int

@@ -8,12 +8,13 @@ so if this is the only reason against it, an expected entry withdraws its alert.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, and_, bindparam, exists, or_, select, true, update
 
 from alerts.alert import Alert
@@ -53,8 +54,7 @@ _PAIRS: Final = 1_000  # each takes one look-up in an index
 _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpectation.id, AuthorisedExpectation.id})
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(Struct, frozen=True):
     """Dispatch of one alert: to these channels, not before `due`. `takes` are alerts that it replaces.
 
     With a `note` the alert is only recorded, for the reason in the note.
@@ -67,8 +67,7 @@ class Dispatch:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _StoredEntry:
+class _StoredEntry(Struct, frozen=True, order=True):
     """A stored finding about a certificate. `is_open`: the only reason against it is the missing artifact."""
 
     log: str

@@ -6,11 +6,12 @@ that moment.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, and_, case, delete, func, select, update
 
 from alerts.alert import Owner
@@ -24,8 +25,7 @@ _MAX_DETAIL: Final = 2_000
 _LOG_POSITION = table(LogPosition)
 
 
-@dataclass(frozen=True, slots=True)
-class RuleCoverage:
+class RuleCoverage(Struct, frozen=True):
     """Entries of one log one rule was offered, as sorted ranges `[first, last)` that do not touch."""
 
     rule: str
@@ -47,8 +47,7 @@ class RuleCoverage:
         return tuple(gap for gap in gaps if gap[0] < gap[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Struct, frozen=True):
     """Entries `[first, last)` of a log that exactly these rules were not offered."""
 
     first: int
@@ -56,8 +55,7 @@ class Gap:
     rules: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class CoverageGroup:
+class CoverageGroup(Struct, frozen=True):
     """Active rules of one log that were offered the same entries.
 
     They became active when the log had `began` entries, and are offered all later entries; `ranges` are sorted
@@ -256,8 +254,7 @@ def _position(connection: Connection, log: str) -> int:
 _BACK_SCAN: Final = table(BackScanRow)
 
 
-@dataclass(frozen=True, slots=True)
-class BackScan:
+class BackScan(Struct, frozen=True):
     """State of one log's back-scan at the time `at`: entries still to read, recent entries a second."""
 
     log: str

@@ -4,10 +4,10 @@ Each method is one transaction. A destination that is another's is answered as o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, delete, func, or_, select, update
 
 from monitor.store.database import Database
@@ -26,8 +26,7 @@ _DESTINATION: Final = table(DestinationRow)
 _NOTICE: Final = table(NoticeRow)
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Destination of a subscriber's messages; secrets are for signing and never shown again."""
 
     id: str

@@ -5,10 +5,10 @@ an event of its own.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, false, func, or_, select, type_coerce
 
 from monitor.store.database import Database
@@ -33,8 +33,7 @@ _FINDINGS_EACH: Final = 10
 _DAY: Final = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Findings about one certificate, or about one entry without any; the worst first, then by log and index."""
 
     findings: tuple[FoundSigning, ...]
@@ -60,8 +59,7 @@ class Event:
         return tuple(dict.fromkeys(each.rule for each in self.findings))
 
 
-@dataclass(frozen=True, slots=True)
-class FindingFilter:
+class FindingFilter(Struct, frozen=True):
     """Filter of findings: by rules, a log, an entry, a name that a signer carries, or the time found in `[begin, end)`.
 
     The canary's expected signings are given only for its rule or for an entry.

@@ -6,10 +6,10 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, and_, bindparam, exists, func, not_, select
 from typing_extensions import override
 
@@ -182,16 +182,14 @@ _SHOWN: Final = select(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Signed:
+class _Signed(Struct, frozen=True):
     """Number of entries that carry a digest, and the batch's own among them."""
 
     entries: int
     here: frozenset[EntryRef]
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(Struct, frozen=True):
     """A value of the past, with the first and the last (by bytes) of the certificates that showed it."""
 
     value: str

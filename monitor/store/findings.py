@@ -8,11 +8,10 @@ import json
 from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
 from msgspec.json import encode
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
 from typing_extensions import override
@@ -194,8 +193,7 @@ _SIGHTING: Final = table(Sighting)
 _VALUE: Final = table(SeenValue)
 
 
-@dataclass(frozen=True, slots=True)
-class SeenFact:
+class SeenFact(Struct, frozen=True):
     """A subject seen with a value in a trusted certificate: an identity with an issuer, a repository with its id."""
 
     fact: str
@@ -313,8 +311,7 @@ _OTHER_AUTHORITY: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _SETTLING: Final = timedelta(minutes=15)
 
 
-@dataclass(frozen=True, slots=True)
-class DueFinding:
+class DueFinding(Struct, frozen=True):
     """A finding with a due second judgement: the entry as hashed and as served, and its times."""
 
     where: EntryRef

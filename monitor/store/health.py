@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, and_, delete, func, select
 
 from alerts.alert import Owner, alert_id
@@ -22,8 +23,7 @@ _MAX_DETAIL = 2_000
 _GROWTH = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class LogTrouble:
+class LogTrouble(Struct, frozen=True):
     """Present trouble with a log: its owner, a fixed word, a sentence, and its beginning."""
 
     owner: Owner
@@ -32,8 +32,7 @@ class LogTrouble:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class LogCondition:
+class LogCondition(Struct, frozen=True):
     """A log's condition. `fresh_at` is the time of its last new head.
 
     `read` is the size of the newest tree that was read to its end, and the start of that pass. `behind_since`: every
@@ -222,8 +221,7 @@ _IN_FORCE: Final = table(RulesInForce)
 _NAMED: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(Struct, frozen=True):
     """The rules last put in force. `names` are the first few ids of the `unindexed` rules."""
 
     at: datetime
@@ -232,8 +230,7 @@ class InForce:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DroppedCount:
+class DroppedCount(Struct, frozen=True):
     """Number of matches of one log that were not judged; `index` is the newest such entry."""
 
     matches: int

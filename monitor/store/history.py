@@ -8,11 +8,11 @@ short records: a span while they succeed, and the sums of a day. Trust roots are
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, and_, func, select, update
 
 from alerts.alert import Owner
@@ -176,8 +176,7 @@ _SPAN: Final = table(WatchedSpan)
 _MOST_SPANS: Final = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """A pass that succeeded: size of the position after it, and entries left unread below the head.
 
     After `longest_pause` without such a pass the log was not watched.
@@ -188,8 +187,7 @@ class Pass:
     longest_pause: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A time in which a log was watched.
 
     `trouble` is the owner of the pause after it; `None` when Signwatch was not running.
@@ -200,8 +198,7 @@ class Span:
     trouble: Owner | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """A time in which a log was not watched, with the owner of the trouble: `None` when no pass was tried."""
 
     began: datetime
@@ -214,8 +211,7 @@ class Pause:
         return self.ended - self.began
 
 
-@dataclass(frozen=True, slots=True)
-class DaySums:
+class DaySums(Struct, frozen=True):
     """One UTC day of one log: passes by result, the greatest lag after a pass, entries read `[first, last)`."""
 
     day: date
@@ -226,8 +222,7 @@ class DaySums:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class SeenHead:
+class SeenHead(Struct, frozen=True):
     """A head the log signed: `raw` as it was served, `seen_at` when it was first shown to us."""
 
     number: int
@@ -397,8 +392,7 @@ def _seen(row: Any, raw: bytes) -> SeenHead:
 _ROOT = table(TrustRootRow)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptRoot:
+class KeptRoot(Struct, frozen=True):
     """A trust root file as it was read, `number` counting from 0; `fingerprint` is the hex SHA-256 of `document`."""
 
     number: int

@@ -7,10 +7,10 @@ written together. A failing destination waits alone.
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select, update
 
 from alerts.alert import Alert
@@ -33,8 +33,7 @@ _SUBSCRIPTION = table(SubscriptionRow)
 _SUBSCRIBER = table(SubscriberRow)
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """One message that was claimed. A letter has a `document`; an alert has a subscription and its `alert`."""
 
     id: int
@@ -50,8 +49,7 @@ class Notice:
     lease: str
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """Result of sending one notice: delivered (no `error`), given up (`final`), or retried at `retry_at`."""
 
     notice: Notice

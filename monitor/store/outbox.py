@@ -6,10 +6,10 @@ A silenced alert is recorded and not sent. A silence never covers a log's misbeh
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 from typing_extensions import override
 
@@ -25,8 +25,7 @@ _ALERT: Final = table(AlertRow)
 _SILENCE: Final = table(SilenceRow)
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(Struct, frozen=True):
     """Alerts of this rule, identity and kind until `expires`; `None` in a field stands for any value.
 
     At least one field is set.

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, and_, select
 
 from alerts.alert import rfc3339
@@ -21,8 +21,7 @@ _PATTERN: Final = table(PatternRow)
 _MAX_TEXT: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class KeptPattern:
+class KeptPattern(Struct, frozen=True):
     """A pattern with its person, rule, alert, and the time of its revocation."""
 
     pattern: SignerPattern

@@ -1,11 +1,11 @@
 """Promises of followed logs that are not shown to be kept yet, and counts of the settled ones."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
 
 from monitor.model.errors import OwnFault, PromiseKind, PromiseStatement
@@ -34,8 +34,7 @@ _PROMISE = table(PromiseRow)
 _COUNT = table(PromiseCount)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptPromise:
+class KeptPromise(Struct, frozen=True):
     """A waiting promise.
 
     `due` is the time by which it must be kept, `tries` counts passes in which the log did not show it.
@@ -47,8 +46,7 @@ class KeptPromise:
     tries: int
 
 
-@dataclass(frozen=True, slots=True)
-class PromiseTally:
+class PromiseTally(Struct, frozen=True):
     """Numbers of promises: waiting, of these overdue, and settled ones by result."""
 
     pending: int = 0

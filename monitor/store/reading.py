@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from alerts.alert import Alert, rfc3339
@@ -36,8 +36,7 @@ IS_NEWS: Final = or_(_FOUND.c.rule != CANARY, _FOUND.c.outcome != Outcome.EXPECT
 """Every finding except the canary's own expected ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(Struct, frozen=True):
     """A log with a baseline: its position and the beginning of following."""
 
     position: Position
@@ -46,8 +45,7 @@ class Followed:
     baseline_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSigning:
+class FoundSigning(Struct, frozen=True):
     """One finding for display; `signing` and `reasons` are plain JSON types of untrusted text."""
 
     log: str
@@ -74,8 +72,7 @@ def found_signing(row: Mapping[str, Any]) -> FoundSigning:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class KeptAlert:
+class KeptAlert(Struct, frozen=True):
     """One alert with the state of its deliveries per channel, and the last error."""
 
     alert: Alert
@@ -89,8 +86,7 @@ class KeptAlert:
     errors: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class KeptEvidence:
+class KeptEvidence(Struct, frozen=True):
     """One piece of evidence, as the document that is exported; `closed_at` and `note` once an operator closed it."""
 
     id: str
@@ -102,8 +98,7 @@ class KeptEvidence:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenEvidence:
+class OpenEvidence(Struct, frozen=True):
     """One piece of evidence that no operator closed, without its document, which may hold megabytes."""
 
     id: str
@@ -127,8 +122,7 @@ class OpenEvidence:
         return {"id": self.id, "log": self.log, "kind": self.kind, "kept_at": at}
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorisationUse:
+class AuthorisationUse(Struct, frozen=True):
     """One authorisation with its number and fate."""
 
     number: int
@@ -142,8 +136,7 @@ class AuthorisationUse:
     revoked_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class AlertsAbout:
+class AlertsAbout(Struct, frozen=True):
     """Filter of alerts: by log, rule, entry, or the time they were put into the outbox in `[begin, end)`."""
 
     log: str | None = None

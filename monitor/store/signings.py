@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Table, func, select, tuple_
 
 from monitor.store.database import Database
@@ -43,8 +43,7 @@ _MAX_DIGITS, _MAX_LOG = 19, 200
 _NEWEST: Final = (_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc(), _FINDING.c.log.desc())
 
 
-@dataclass(frozen=True, slots=True)
-class SigningCursor:
+class SigningCursor(Struct, frozen=True):
     """A signing's place in a list, newest first: the next page begins after it."""
 
     at: datetime
@@ -70,8 +69,7 @@ class SigningCursor:
         return cls(_EPOCH + int(at) * _MICROSECOND, int(index), log)
 
 
-@dataclass(frozen=True, slots=True)
-class PastSigning:
+class PastSigning(Struct, frozen=True):
     """A signing that was found: the log's data, the time, and the verdict of a rule if one was given.
 
     `leaf_hash` (hexadecimal) is that of an entry of which only the archived row is known.
@@ -89,16 +87,14 @@ class PastSigning:
         return SigningCursor(self.at, self.signing.where.index, self.signing.where.log)
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedEntry:
+class ArchivedEntry(Struct, frozen=True):
     """An entry of which the archive holds the row, with its leaf hash in hexadecimal."""
 
     where: EntryRef
     leaf_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(Struct, frozen=True):
     """An entry that was not read, with the reason as a clause for people."""
 
     why: str
@@ -111,8 +107,7 @@ The function that is handed over counts each entry that a log is asked for, or r
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """One finding without its signing, for counting and drawing. `certificate_log`: a certificate, no entry yet."""
 
     at: datetime
@@ -122,8 +117,7 @@ class Mark:
     certificate_log: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Signings:
+class Signings(Struct, frozen=True):
     """Signings in one name, newest first, those that are vouched for before the others; and how many of each exist.
 
     `lacks` are sentences about entries that were not searched.
@@ -135,8 +129,7 @@ class Signings:
     lacks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LogRead:
+class LogRead(Struct, frozen=True):
     """The part of a log that was read: entries `[first, last)`, hashed into a signed head, last asked at `at`."""
 
     log: str

@@ -7,13 +7,14 @@ its seal.
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from hashlib import sha256
 from operator import itemgetter
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar
 
+from msgspec import Struct
+from msgspec.structs import fields
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -38,7 +39,7 @@ from sqlmodel import SQLModel
 from sqlmodel._compat import SQLModelConfig
 from typing_extensions import override
 
-_Value = TypeVar("_Value")
+_Value = TypeVar("_Value", bound=Struct)
 _WHERE: Final = "where"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # SQLite counts rows up by itself only in a plain INTEGER primary key; PostgreSQL's INTEGER ends at 2^31.
@@ -307,8 +308,7 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield values[start : start + _CHUNK]
 
 
-@dataclass(frozen=True, slots=True)
-class _PreparedInsert:
+class _PreparedInsert(Struct, frozen=True):
     """An insert as the driver takes it: its columns in order, and how the values of some of them are written."""
 
     sql: str
@@ -391,5 +391,5 @@ def new_id() -> str:
 
 
 def value_of(kind: type[_Value], row: Any) -> _Value:
-    """The dataclass whose fields are the columns of these names in a row."""
-    return kind(**{each.name: getattr(row, each.name) for each in fields(cast("Any", kind))})
+    """The struct whose fields are the columns of these names in a row."""
+    return kind(**{each.name: getattr(row, each.name) for each in fields(kind)})

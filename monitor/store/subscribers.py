@@ -6,10 +6,10 @@ is answered like an unknown one.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, delete, func, select, update
 
 from monitor.store.asks import Asks
@@ -57,8 +57,7 @@ _INVITATION = table(InvitationRow)
 _STOOD_FOR = table(SubscriptionAsk)
 
 
-@dataclass(frozen=True, slots=True)
-class Subscriber:
+class Subscriber(Struct, frozen=True):
     """One account."""
 
     id: str
@@ -70,8 +69,7 @@ class Subscriber:
     weekly_from: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(Struct, frozen=True):
     """One subscription with the request it stands for: `document` is its JSON, `change` when that came in force."""
 
     id: str
@@ -84,8 +82,7 @@ class Subscription:
     change: int
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A link in a mail that is valid or was used."""
 
     token_key: bytes
@@ -97,8 +94,7 @@ class Link:
     used_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class ApiToken:
+class ApiToken(Struct, frozen=True):
     """A token for scripts, without the token."""
 
     id: str

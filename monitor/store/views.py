@@ -1,10 +1,10 @@
 """Views of logs that users' bundles proved, kept whole, and the tree nodes that each of them fixes."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
+from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
 from monitor.store.database import Database
@@ -17,8 +17,7 @@ _VIEW = table(ViewRow)
 _NODE = table(NodeRow)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptView:
+class KeptView(Struct, frozen=True):
     """A view as it was verified when it was kept: raw head, leaf, and the inclusion proof between the two."""
 
     tree: str

@@ -5,10 +5,10 @@ would be unbounded and private. docs/metrics.md describes each metric.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import asdict
 from prometheus_client import (
     CollectorRegistry,
     Counter,

@@ -3,16 +3,16 @@
 import json
 import os
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 _LAST_GOOD: Final = "last_good.json"
 
 
-@dataclass(frozen=True, slots=True)
-class TrustDocuments:
+class TrustDocuments(Struct, frozen=True):
     """Newest documents of the repository: raw target files, all verified, and their metadata.
 
     `expires` is the earliest expiry of the metadata chain: after it the root is stale until a refresh succeeds. `None`

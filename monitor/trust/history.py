@@ -4,11 +4,14 @@ URL and key id together identify a log: a new key at an old address is another l
 another log as well, unless the same root removes the old address: then the log moved, and stays the same log.
 """
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from alerts.alert import rfc3339
 from monitor.model.log_source import LogApi
@@ -16,16 +19,14 @@ from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries.trust import CertificateAuthority
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedRoot:
+class RecordedRoot(Struct, frozen=True):
     """A trust root, and the time at which it was first seen."""
 
     root: TrustRoot
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class KnownLog:
+class KnownLog(Struct, frozen=True):
     """A log that some root named, with the times at which it appeared and went.
 
     `since` is `None` when the first root had it. `log.valid_until` is the earlier of its end in the last root that
@@ -61,8 +62,7 @@ class TrustChangeKind(StrEnum):
     AUTHORITY_PERIOD = "authority's time changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One difference between two roots. `subject` is a log's URL or an authority's name; `key` a hex id or digest."""
 
     kind: TrustChangeKind
@@ -72,8 +72,7 @@ class Change:
     log: TrustedLog | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrustHistory:
+class TrustHistory(Struct, frozen=True):
     """Roots, oldest first. Empty without a recorded root."""
 
     roots: tuple[RecordedRoot, ...] = ()
@@ -112,7 +111,9 @@ class TrustHistory:
         gone = [known.log for known in every if known.gone_at is not None]
         named = {(log.url, log.log_id) for log in (*newest.logs, *gone)}
         left = {(log.url, log.log_id): log for known in every for log in known.former}
-        return replace(newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named)))
+        return dataclasses.replace(
+            newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named))
+        )
 
     def first_key(self, url: str, api: LogApi | None) -> bytes | None:
         """Key id of the first log at this URL, if that root had exactly one."""

@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from alerts.alert import rfc3339
 from monitor.config import TrustConfig
@@ -15,8 +16,7 @@ from monitor.trust.trust_root import MAX_SIZE, TrustRoot, read_trust_root
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 
-@dataclass(frozen=True, slots=True)
-class ConfirmedRoot:
+class ConfirmedRoot(Struct, frozen=True):
     """A trust root, the time of its last confirmation, and the expiry of its metadata if it has any.
 
     `raw` is the file; `signing_configs` are the raw files that came with it.

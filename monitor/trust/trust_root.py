@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from msgspec import Struct
 
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
@@ -79,8 +80,7 @@ class _TrustedRoot(msgspec.Struct):
     timestampAuthorities: list[_Authority] = []  # noqa: N815
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedLog:
+class TrustedLog(Struct, frozen=True):
     """One log of a trusted root.
 
     `apis` are the protocols that its key and id allow, the likeliest first; a request to the log decides.

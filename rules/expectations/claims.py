@@ -1,7 +1,8 @@
 """Expectations on what the certificate says of the build and its repository: one class for each claim."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from rules.pattern import GITHUB, Pattern, any_of, github_repository, names_ignore_case, spelled_like
 from rules.rule import ABSENT, Case, Check, ClaimExpectation, Reason

@@ -1,8 +1,9 @@
 """Only artifacts on a list: the digests of real releases."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self
+
+from msgspec import Struct
 
 from addresses.image_name import BadImageName, parse_image_name
 from addresses.url import has_credentials, is_https_or_loopback
@@ -15,8 +16,7 @@ from settings.reading import Fields, read_list, read_text
 _LONGEST_SHOWN: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class DigestsExpectation:
+class DigestsExpectation(Struct, frozen=True):
     """`digests: [sha256:…]`: a digest of the entry is on the list."""
 
     allowed: frozenset[str]
@@ -35,8 +35,7 @@ class DigestsExpectation:
         yield check_digests(case, self.allowed, f"one of {len(self.allowed)} listed digests")
 
 
-@dataclass(frozen=True, slots=True)
-class DigestsFromExpectation:
+class DigestsFromExpectation(Struct, frozen=True):
     """`digests_from: {file: released.txt}`: a digest of the entry is on a list outside the rule file."""
 
     source: DigestSource

@@ -1,8 +1,9 @@
 """Only images on a list: the digests under which a log shows a signature of each."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Self
+
+from msgspec import Struct
 
 from addresses.image_name import BadImageName, parse_image_name
 from rules.expectations.digests import check_digests
@@ -12,8 +13,7 @@ from settings.reading import read_list, read_text
 from sigstore_entries.release import Release, released_image
 
 
-@dataclass(frozen=True, slots=True)
-class ImagesExpectation:
+class ImagesExpectation(Struct, frozen=True):
     """`images: [ghcr.io/acme/app@sha256:…]`: the entry is of a signature by cosign or sign-lite of a listed image."""
 
     releases: tuple[Release, ...]

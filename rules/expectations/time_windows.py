@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import ClassVar, Final, Self
+
+from msgspec import Struct
 
 from rules.rule import Case, Check, Schema
 from settings.document import Misplaced, Node
@@ -17,8 +18,7 @@ _WHOLE_DAY: Final = 24 * 60
 WINDOW_KEYS: Final = ("days", "from", "to", "utc_offset", "not_before", "not_after")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """Minutes `[start, end)` of certain weekdays at a fixed offset, between two dates."""
 
     days: tuple[int, ...] = tuple(range(7))
@@ -55,8 +55,7 @@ class Window:
         return " ".join(part for part in (days, clock, zone, *dates) if part)
 
 
-@dataclass(frozen=True, slots=True)
-class TimeWindowsExpectation:
+class TimeWindowsExpectation(Struct, frozen=True):
     """`time_windows: [{days: [mon, tue], from: "08:00", to: "18:00", utc_offset: "+01:00"}]`."""
 
     windows: tuple[Window, ...]

@@ -11,11 +11,12 @@ import bisect
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, TypeVar
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
+from msgspec.structs import replace
 
 from rules.matching.keys import MAX_LITERAL, Key, ValuePrefix, WholeValue
 from rules.matching.required_keys import required_keys_of, value_key

@@ -1,11 +1,11 @@
 """Two installations compare their search indexes: one that leaves an entry out of its answers is seen."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_building import build_maps

@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from monitor.archive import map_answers, map_building, map_files, ranges, writing
 from monitor.archive.compacting import compact

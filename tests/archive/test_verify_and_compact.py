@@ -3,12 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from monitor.archive import compacting, search
 from monitor.archive.compacting import compact, compactable

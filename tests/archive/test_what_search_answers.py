@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 import pyarrow as pa
 import pytest
 from fastapi import FastAPI
+from msgspec.structs import replace
 
 from monitor.archive.answer import LogSearchCoverage
 from monitor.archive.building import RowMaker

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner, Severity
 from monitor.backscan import step as backscan
 from monitor.http_fetcher import TimedOut
 from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.log_source import TrustedHead
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from rules.rule import LookBack
@@ -108,8 +110,8 @@ def test_following_comes_first(place: LookedBack) -> None:
     for size, wanted in ((80, True), (80 + 5000, False)):
         head = place.log.source().latest()
         object.__setattr__(head, "size", size)
-        object.__setattr__(position.head, "head", head)
-        place.store.position = lambda _log: position  # type: ignore[method-assign,assignment]
+        read = replace(position, head=TrustedHead(head))
+        place.store.position = lambda _log, read=read: read  # type: ignore[method-assign,misc]
         assert (place.backscan.step() is not None) is wanted
 
 

@@ -4,10 +4,10 @@ import base64
 import html
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import FactGroup
 from alerts.links import Links

@@ -1,11 +1,11 @@
 """The status page in a real browser: nothing in it runs, nothing overflows, and it says how things stand."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from monitor.store.coverage import BackScan

@@ -6,11 +6,11 @@ Every range that the worker is asked for is written to `asked.txt` beside that f
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 import monitor.cluster.worker as theirs
 from monitor.archive.rows import MADE_SCHEMA

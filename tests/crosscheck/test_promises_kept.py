@@ -1,9 +1,9 @@
 """Promises that wait: kept until they are settled, on every engine that can run here, bounded and counted."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from alerts.alert import Owner, Severity

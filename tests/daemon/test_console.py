@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from monitor.daemon.pages import explained, explanation

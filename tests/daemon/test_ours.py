@@ -1,11 +1,12 @@
 """Trouble of our own is told as ours: a clock that was ahead, a database that vanished, a name that is no log."""
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from monitor.config import parse_config
@@ -35,7 +36,7 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
 
 def follow(store: Store, log: str = LOG, *, timed: bool = True) -> None:
     position = a_position(0, head=9, log=log)
-    head = position.head.head if timed else replace(position.head.head, timestamp=None)
+    head = position.head.head if timed else dataclasses.replace(position.head.head, timestamp=None)
     store.record_head(head)
     store.baseline(replace(position, head=TrustedHead(head)), "index 0")
 

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from alerts.links import Links

@@ -4,11 +4,11 @@ import base64
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.crosscheck.promise_audit import hold
 from monitor.model.errors import Evidence

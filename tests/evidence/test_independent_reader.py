@@ -7,12 +7,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.crosscheck.bundle_check import _two_views
 from monitor.crosscheck.bundles import BundleView

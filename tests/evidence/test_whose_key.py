@@ -3,13 +3,13 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from msgspec.structs import replace
 
 from monitor.cli import run_command
 from monitor.model.errors import Evidence, LogMisbehaved

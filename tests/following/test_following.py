@@ -1,14 +1,15 @@
 """Following an honest log: everything is read, proven and committed once, wherever it starts and however it is cut."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from typing_extensions import override
 
 from monitor.following.follower import FollowLimits, Timing, Waiting, baseline, read_ahead
@@ -174,9 +175,9 @@ def test_damage_of_our_own_is_never_blamed_on_the_log(kind: type[MisbehavingLog]
         "frontier behind the head": replace(
             good, frontier=Frontier(100, (_flipped(frontier.hashes[0]), *frontier.hashes[1:]))
         ),
-        "root": replace(good, head=TrustedHead(replace(head, root=RootHash(_flipped(head.root))))),
-        "note": replace(good, head=TrustedHead(replace(head, raw=head.raw.replace(b"1", b"2")))),
-        "size": replace(good, head=TrustedHead(replace(head, size=head.size + 1))),
+        "root": replace(good, head=TrustedHead(dataclasses.replace(head, root=RootHash(_flipped(head.root))))),
+        "note": replace(good, head=TrustedHead(dataclasses.replace(head, raw=head.raw.replace(b"1", b"2")))),
+        "size": replace(good, head=TrustedHead(dataclasses.replace(head, size=head.size + 1))),
     }[part]
     seen.state.positions[seen.name] = damaged
     with pytest.raises(OwnFault, match="the stored position is damaged"):

@@ -5,12 +5,12 @@ The table is threats 1 to 18; each test opens with the honest log as its control
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from msgspec.structs import replace
 
 from alerts.alert import Severity
 from monitor.following.follower import FollowLimits

@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from typing import Final
 
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from monitor.following.scan_batch import BatchMatches, RuleScanner

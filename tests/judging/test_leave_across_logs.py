@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.following.follower import BatchCommitter
 from monitor.following.scan_batch import Fetched, RuleScanner, scan_batch

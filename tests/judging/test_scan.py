@@ -1,11 +1,11 @@
 """The real scanner and judge on real entries: nothing a rule selects is missed, in any shape."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from monitor.following.scan_batch import BatchMatches, RuleScanner, scan_batch

@@ -2,12 +2,12 @@
 
 import base64
 import json
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.http_fetcher import Unreachable
 from monitor.logs.opening import LogDescription, TreeSources, open_sources

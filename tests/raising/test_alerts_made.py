@@ -1,13 +1,14 @@
 """Alerts made here: every kind has a page, ids are stable, floods become one alert a day, and who signed is told."""
 
 import base64
+import dataclasses
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from addresses.image_name import parse_image_name
 from alerts.alert import Alert, Owner, Severity
@@ -121,7 +122,9 @@ CLAIMS = {
 
 
 def test_facts_of_a_workflow_are_grouped_and_each_is_said_once_with_raw_claims_last() -> None:
-    signer = replace(SIGNER, names=(Name(NameForm.URI, WORKFLOW),), claims=CLAIMS, fingerprints=("ab" * 32,))
+    signer = dataclasses.replace(
+        SIGNER, names=(Name(NameForm.URI, WORKFLOW),), claims=CLAIMS, fingerprints=("ab" * 32,)
+    )
     (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, signer=signer)], RULES, NOW)
     groups = groups_of(alert)
     assert [name for name, _ in groups] == ["Source", "Build", "Certificate", "Entry", "Claims", "Proof"]
@@ -176,7 +179,7 @@ def test_the_title_says_how_a_signing_differs(reason: Reason, title: str) -> Non
 
 
 def test_the_title_names_the_ref_where_another_workflow_is_the_difference() -> None:
-    signer = replace(SIGNER, names=(Name(NameForm.URI, WORKFLOW),), claims=CLAIMS)
+    signer = dataclasses.replace(SIGNER, names=(Name(NameForm.URI, WORKFLOW),), claims=CLAIMS)
     other = Reason("workflow", "", "release.yml", WORKFLOW)
     made = replace(finding(7, Outcome.UNEXPECTED, signer=signer), verdict=Verdict(Outcome.UNEXPECTED, (other,)))
     (alert,) = alerts_of_findings([made], RULES, NOW)
@@ -291,7 +294,9 @@ def test_a_flood_of_self_made_certificates_is_one_alert_a_day_and_hides_no_real_
 
 def test_what_an_attacker_wrote_is_cut_to_what_a_person_reads() -> None:
     names = tuple(Name(NameForm.URI, f"https://{i}/" + "x" * 100_000) for i in range(3000))
-    (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, signer=replace(SIGNER, names=names))], RULES, NOW)
+    (alert,) = alerts_of_findings(
+        [finding(7, Outcome.UNEXPECTED, signer=dataclasses.replace(SIGNER, names=names))], RULES, NOW
+    )
     assert len(str(alert.to_json())) < 50_000
     assert alert.facts[-1][0] == "More"
 

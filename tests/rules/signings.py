@@ -1,9 +1,11 @@
 """Signings for tests: a GitHub release of acme/widget as Fulcio certifies it, and ways to bend it."""
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from rules.pattern import exact
 from rules.rule import Rule
@@ -64,7 +66,7 @@ def signer(claims: dict[str, str | None] | None = None, **changes: Any) -> Signe
         trust=ChainTrust.TRUSTED,
         issued=ISSUED,
     )
-    return replace(made, **changes)
+    return dataclasses.replace(made, **changes)
 
 
 def signing(claims: dict[str, str | None] | None = None, **changes: Any) -> Signing:
@@ -90,7 +92,7 @@ def email_signer(
         trust=ChainTrust.TRUSTED,
         issued=b"e" * 32,
     )
-    return replace(made, **changes)
+    return dataclasses.replace(made, **changes)
 
 
 def everyone(signing: Signing) -> Selected:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
 from rules.learning import learn, verdict_of, widen

@@ -1,12 +1,12 @@
 """The index finds exactly what asking every rule finds, only faster."""
 
 import random
-from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.pattern import Pattern, PatternForm, compile_regex

@@ -1,7 +1,8 @@
 """What a log signed about an entry in a bundle: a control that verifies, and nothing else does."""
 
 import copy
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -65,9 +66,9 @@ def test_a_promise_is_verified_with_the_time_at_which_the_key_was_valid() -> Non
     assert stamp.at == AT
     assert entry_timestamp(entry(log, 4), key) is None, "none is no promise"
     later, earlier = AT + timedelta(seconds=1), AT - timedelta(seconds=1)
-    at_the_ends = entry_timestamp(promised(log, 4), replace(key, valid_from=AT, valid_until=AT))
+    at_the_ends = entry_timestamp(promised(log, 4), dataclasses.replace(key, valid_from=AT, valid_until=AT))
     assert at_the_ends is not None
-    for outside in (replace(key, valid_from=later), replace(key, valid_until=earlier)):
+    for outside in (dataclasses.replace(key, valid_from=later), dataclasses.replace(key, valid_until=earlier)):
         with pytest.raises(NotLogged, match="was not valid"):
             entry_timestamp(promised(log, 4), outside)
     with pytest.raises(NotLogged, match="not the log's"):
@@ -112,10 +113,10 @@ def test_a_checkpoint_of_another_log_or_key_proves_nothing() -> None:
     log, key = a_log(RekorV2Log)
     mine = entry(log, 4)
     with pytest.raises(UnknownLog):
-        log_of(mine, [replace(key, log_id=bytes(32))])
+        log_of(mine, [dataclasses.replace(key, log_id=bytes(32))])
     other = a_log(RekorV1Log)[0].log_key
     with pytest.raises(NotLogged):
-        proven_entry(mine, replace(key, spki=spki_of(other)))
+        proven_entry(mine, dataclasses.replace(key, spki=spki_of(other)))
     text = mine["inclusionProof"]["checkpoint"]["envelope"]
     with pytest.raises(NotLogged):
         proven_entry(_with(("inclusionProof", "checkpoint", "envelope"), "evil" + text)(mine), key)

@@ -3,7 +3,7 @@
 Anyone can put another person's key or certificate into a ring, a TUF root or a time stamp, and sign with an own key.
 """
 
-from dataclasses import replace
+import dataclasses
 from hashlib import sha256
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from msgspec.structs import replace
 
 from ca_lite.timestamp import TimestampAuthority
 from ca_lite.timestamp_request import TimestampRequest, message_imprint
@@ -37,7 +38,7 @@ def judged(body: bytes, fingerprint: str) -> str:
     assert isinstance(signing, Signing)
     made = rule(f"{{fingerprint: {fingerprint}}}")
     chained = tuple(
-        replace(each, trust=ChainTrust.UNTRUSTED if each.certificate else ChainTrust.NO_CERTIFICATE)
+        dataclasses.replace(each, trust=ChainTrust.UNTRUSTED if each.certificate else ChainTrust.NO_CERTIFICATE)
         for each in signing.signers
     )
     selected = select(made.select, check_signers(body, replace(signing, signers=chained)))

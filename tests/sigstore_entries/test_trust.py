@@ -1,6 +1,6 @@
 """A certificate is trusted when an authority of the trust root issued it, and only then."""
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from msgspec.structs import replace
 
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.der import certificate_parts, tbs_without_scts
@@ -102,8 +103,10 @@ ODD_BUT_ISSUED = {
         "1.3.6.1.4.1.57264.1.1", b"https://b"
     ),
     "an extension that the library refuses": ISSUED.with_extension("2.5.29.19", b"junk"),
-    "a serial number that is not positive": replace(ISSUED, serial=b"\x02\x01\xff"),
-    "a time that no clock shows": replace(ISSUED, validity=make.der(0x30, make.der(0x17, b"260230000000Z") * 2)),
+    "a serial number that is not positive": dataclasses.replace(ISSUED, serial=b"\x02\x01\xff"),
+    "a time that no clock shows": dataclasses.replace(
+        ISSUED, validity=make.der(0x30, make.der(0x17, b"260230000000Z") * 2)
+    ),
 }
 
 
@@ -264,7 +267,7 @@ def test_a_timestamp_that_does_not_verify_is_told() -> None:
     assert TRUSTED.embedded_scts(signer, [CtLogKey(CT_LOG.log_id, wrong.spki)]) == []
     assert TRUSTED.embedded_scts(signer, [replace(CT_KEY, valid_from=later)]) == []
     assert other_authority.embedded_scts(signer, [CT_KEY]) == []
-    assert TRUSTED.embedded_scts(replace(signer, extensions={oid: b"junk"}), [CT_KEY]) == []
+    assert TRUSTED.embedded_scts(dataclasses.replace(signer, extensions={oid: b"junk"}), [CT_KEY]) == []
     assert signer.certificate is not None
     spoiled = signer.certificate.replace(b"dev@example.com", b"eve@example.com")
     assert TRUSTED.embedded_scts(read_certificate(spoiled), [CT_KEY]) == []
@@ -313,7 +316,7 @@ def test_a_chain_is_judged_alike_whether_the_leaf_was_read_before() -> None:
     ):
         signer = read_certificate(raw)
         assert signer.tbs is not None
-        assert TRUSTED.judge_chain(signer) == TRUSTED.judge_chain(replace(signer, tbs=None))
+        assert TRUSTED.judge_chain(signer) == TRUSTED.judge_chain(dataclasses.replace(signer, tbs=None))
     precertificate, tbs = make.make_precertificate(CA)
     served = ct_signer(tbs, make.precert_extra(precertificate, CA.chain))
     assert (served.certificate, served.tbs) == (precertificate, None), "its parts are not those of the leaf"

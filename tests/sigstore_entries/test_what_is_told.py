@@ -1,10 +1,10 @@
 """What an entry holds is told: each claim by its name, each time with its source, who issued it, and raw bytes."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.following.scan_batch import RuleScanner, scan_batch
 from monitor.model.log_source import LogApi, LogEntry

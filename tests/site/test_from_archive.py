@@ -1,7 +1,6 @@
 """The look-up answers from the archive where there is one: every entry that was read, in bounded time, and says so."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from msgspec.structs import replace
 
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json

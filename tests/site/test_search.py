@@ -1,10 +1,10 @@
 """The public search: parts of a name, login services, time, a picture and files; hostile forms are shown again."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.inert import inert_cell
 from monitor.archive.answer import ArchiveRow
@@ -54,7 +55,7 @@ EVERYTHING = [*RELEASES, STOLEN, *PEOPLE, BY_KEY, HOSTILE, *SELF_MADE]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Scene]:
-    limits = replace(SiteLimits(), requests_per_minute=100_000, searches_per_minute=100_000)
+    limits = dataclasses.replace(SiteLimits(), requests_per_minute=100_000, searches_per_minute=100_000)
     with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, EVERYTHING), limits=limits) as made:
         yield made
 
@@ -144,7 +145,7 @@ def test_the_files_say_what_they_leave_out(site: Scene, monkeypatch: pytest.Monk
     assert whole.headers["content-type"] == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(io.StringIO(whole.text)))
     assert [row["index"] for row in rows] == [str(index) for index in range(12, -1, -1)]
-    assert CSV_HEAD.strip().split(",") == list(ArchiveRow.__dataclass_fields__)
+    assert CSV_HEAD.strip().split(",") == list(ArchiveRow.__struct_fields__)
     assert list(rows[0]) == list(found(site, name="github.com/acme/*")["rows"][0])  # type: ignore[index]
     monkeypatch.setattr(searching, "MOST_ROWS", 5)
     cut = site.visitor().get(f"/search.csv?{asked}")
@@ -363,7 +364,7 @@ def test_the_picture_of_an_answer_over_many_centuries_names_what_is_outside(tmp_
 
 
 def test_too_many_searches_are_refused_on_the_page_with_the_form(site: Scene) -> None:
-    limits = replace(site.site.config.limits, searches_per_minute=2)
+    limits = dataclasses.replace(site.site.config.limits, searches_per_minute=2)
     site.site.limits.__dict__.update(RateLimits(limits, site.site.database, site.clock).__dict__)
     visitor = site.visitor()
     for _ in range(2):

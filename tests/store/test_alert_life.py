@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
 from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
@@ -38,7 +38,7 @@ HOUR = timedelta(hours=1)
 
 
 def alert(number: int, **changes: object) -> Alert:
-    return replace(an_alert(number, alert_id=f"{number:032x}"), **changes)  # type: ignore[arg-type]
+    return replace(an_alert(number, alert_id=f"{number:032x}"), **changes)
 
 
 def broken_rows(database: Database) -> list[str]:
@@ -95,7 +95,7 @@ def test_a_silence_keeps_alerts_of_its_sort_from_the_channels_and_records_them(
     database: Database, silence: dict[str, str], kept_back: bool
 ) -> None:
     store, life = a_store(database, ["mail"], Clock()), AlertLife(database, [])
-    life.silences.add(replace(Silence(NOW + HOUR, "alice", "maintenance"), **silence), NOW)  # type: ignore[arg-type]
+    life.silences.add(replace(Silence(NOW + HOUR, "alice", "maintenance"), **silence), NOW)
     store.enqueue([alert(1, identity="a@acme.example")])
     assert store.outbox.claim("mail", NOW, HOUR, 9) == [] if kept_back else store.outbox.claim("mail", NOW, HOUR, 9)
     assert state(database, 1) == ("silenced" if kept_back else "open")
@@ -106,7 +106,7 @@ def test_a_log_that_lies_is_told_whatever_is_silenced(database: Database) -> Non
     store, life = a_store(database, ["mail"], Clock()), AlertLife(database, [])
     lie = alert(1, owner=Owner.LOG_MISBEHAVED, kind="log-forked", rule="acme-release", identity="a")
     for silence in ({"kind": "log-forked"}, {"rule": "acme-release"}, {"identity": "a"}):
-        life.silences.add(replace(Silence(NOW + HOUR, "mallory", ""), **silence), NOW)  # type: ignore[arg-type]
+        life.silences.add(replace(Silence(NOW + HOUR, "mallory", ""), **silence), NOW)
     store.enqueue([lie, replace(lie, id="2" * 32, owner=Owner.SIGNING)])
     assert [each.alert.id for each in store.outbox.claim("mail", NOW, HOUR, 9)] == [lie.id], "and control"
 

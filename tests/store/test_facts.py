@@ -1,10 +1,10 @@
 """Facts from the database mean what the rules' own tests mean by them."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event, text
 
 from alerts.alert import Owner

@@ -1,9 +1,9 @@
 """What `monitor.model.state.State` guarantees, kept by the database on every engine."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import func, select, update
 
 from monitor.model.errors import Evidence, OwnFault, StateConflict

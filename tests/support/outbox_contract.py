@@ -1,10 +1,10 @@
 """What every outbox must keep, in memory or a database. Subclass `OutboxContract` and give it a `harness` fixture."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Alert, Severity
 from alerts.outbox import Outbox, Traffic

@@ -1,7 +1,8 @@
 """Promises as logs in memory sign them: entry timestamps of Rekor v1, certificate timestamps of CT."""
 
-from dataclasses import replace
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from monitor.model.errors import PromiseKind, PromiseStatement
 from monitor.model.inclusion_promise import InclusionPromise, read_promise, set_of

@@ -10,12 +10,12 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner, Severity
 from monitor.crosscheck.bundles import BundlePromise

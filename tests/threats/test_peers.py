@@ -2,12 +2,14 @@
 
 import base64
 import copy
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.crosscheck.peers import (
     MAX_CHECKPOINTS,
@@ -302,7 +304,7 @@ def test_damage_of_our_own_is_nobody_elses_contradiction() -> None:
     ours = house(RekorV2Log)
     assert ours.judge(face(ours.log, 70)).relation is PeerRelation.OLDER
     position = ours.state.positions["v2"]
-    damaged = replace(position.head.head, raw=b"damaged")
+    damaged = dataclasses.replace(position.head.head, raw=b"damaged")
     ours.state.positions["v2"] = replace(position, head=TrustedHead(damaged))
     with pytest.raises(OwnFault, match="stored head"):
         ours.judge(face(ours.log, 70))

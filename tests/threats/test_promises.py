@@ -1,11 +1,11 @@
 """A log's promises under the watch of the daemon's own parts: settled as following passes them, told when broken."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from monitor.commands.audit import pass_with_retries

@@ -7,11 +7,11 @@ import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.alert import Owner
 from monitor.cli import run_command
