@@ -7,7 +7,6 @@ from hashlib import sha256
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import fields
 
 
 class Owner(StrEnum):
@@ -88,7 +87,7 @@ class Alert(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, times as RFC 3339 in UTC: the form in which an alert is stored."""
-        document = {each.name: getattr(self, each.name) for each in fields(self)}
+        document = {name: getattr(self, name) for name in self.__struct_fields__}
         document["created_at"] = self.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
         document["reasons"] = list(self.reasons)
         document["facts"] = [list(fact) for fact in self.facts]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from msgspec.structs import fields
 
 from alerts.inert import inert_cell, inert_line
 from monitor.archive.answer import ArchiveRow
@@ -33,5 +32,5 @@ def _cell(value: Any) -> str:
     return inert_cell(inert_line(text, _LONGEST))
 
 
-CSV_HEAD: Final = _line(each.name for each in fields(ArchiveRow))
+CSV_HEAD: Final = _line(ArchiveRow.__struct_fields__)
 """The first line: the name of each column."""

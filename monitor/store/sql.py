@@ -14,7 +14,6 @@ from operator import itemgetter
 from typing import Any, ClassVar, Final, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import fields
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -392,4 +391,4 @@ def new_id() -> str:
 
 def value_of(kind: type[_Value], row: Any) -> _Value:
     """The struct whose fields are the columns of these names in a row."""
-    return kind(**{each.name: getattr(row, each.name) for each in fields(kind)})
+    return kind(**{name: getattr(row, name) for name in kind.__struct_fields__})
