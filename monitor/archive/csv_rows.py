@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-
 from alerts.inert import inert_cell, inert_line
 from monitor.archive.answer import ArchiveRow
 

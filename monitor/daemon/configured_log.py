@@ -1,5 +1,6 @@
 """A configured log, ready to be asked: its key, a fetcher within its allowance of requests, and its trees."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -84,4 +85,4 @@ def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
     """
     if log.log_id is not None or not store.is_followed(log.name):
         return log
-    return replace(log, log_id=trust.history().first_key(log.url, log.api))
+    return dataclasses.replace(log, log_id=trust.history().first_key(log.url, log.api))
