@@ -1,6 +1,5 @@
 """Reads Fulcio's issuer configuration (YAML or JSON), with its start-up errors and our warnings."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from cryptography import x509
+from msgspec import Struct
 from msgspec.structs import replace
 
 from addresses.url import is_loopback_host
@@ -46,7 +46,7 @@ _MIN_LABELS: Final = 2
 _REPLACED: Final = frozenset({"buildkite-job", "codefresh-workflow", "github-workflow", "gitlab-pipeline"})
 _FOREIGN: Final = frozenset({"chainguard-identity"})
 _NOTHING: Final = YamlScalar("", plain=True, line=1, column=1)
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 
 def load_issuers(text: str, source: str) -> Issuers:
@@ -125,7 +125,7 @@ def _issuer(key: YamlScalar, node: Node, metadata: Mapping[str, CiMetadata], *, 
     read = _read(Issuer, key, node)
     try:
         ci = _ci_for(read.ci_provider, metadata) if read.type is IssuerType.CI_PROVIDER else None
-        issuer = dataclasses.replace(read, url=read.url or key.text, wildcard=wildcard, ci=ci)
+        issuer = replace(read, url=read.url or key.text, wildcard=wildcard, ci=ci)
         _check(issuer)
     except ConfigError as error:
         raise Misplaced(f"{key.text}: {error}", key) from error

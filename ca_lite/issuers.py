@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-import msgspec
 import yaml
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ca_lite.templates import TemplateError, check_template
 from settings.document import Misplaced, Node, YamlMapping, YamlScalar
@@ -88,8 +86,7 @@ def _extensions(node: Node) -> Mapping[str, str]:
     return MappingProxyType(found) if isinstance(node, YamlMapping) else _texts(node)
 
 
-@dataclass(frozen=True, slots=True)
-class CiMetadata:
+class CiMetadata(Struct, frozen=True):
     """Templates of one CI service: readable Fulcio claim name to template, and the subject's template."""
 
     defaults: Annotated[Mapping[str, str], written(_texts, _TEXTS, "default-template-values")] = field(
@@ -101,8 +98,7 @@ class CiMetadata:
     subject: Annotated[str, written(_template, _TEXT, "subject-alternative-name-template")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Issuer:
+class Issuer(Struct, frozen=True):
     """One configured issuer. `url` is exact, or a pattern with `*` when `wildcard`."""
 
     type: Annotated[IssuerType, written(lambda node: IssuerType(_text(node)), choice(tuple(IssuerType)))]
@@ -149,7 +145,7 @@ class Issuer:
 class Issuers(Struct, frozen=True):
     """The issuers of a configuration, and warnings for its author."""
 
-    exact: Mapping[str, Issuer] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    exact: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     wildcards: tuple[Issuer, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -1,12 +1,11 @@
 """The directory of one CA: its files, and `ca.yaml` as values."""
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from addresses.url import is_https_or_loopback
 from ca_lite.errors import ConfigError
@@ -151,16 +150,14 @@ def _read_ct_timeout(node: Node) -> float:
     return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(Struct, frozen=True):
     """Certificates an identity may get: `burst` at once, `per_minute` in the long run."""
 
     per_minute: Annotated[float, written(_read_rate, POSITIVE)] = 120.0
     burst: Annotated[int, written(read_positive, COUNT)] = 60
 
 
-@dataclass(frozen=True, slots=True)
-class CaSettings:
+class CaSettings(Struct, frozen=True):
     """`ca.yaml`. Unknown keys are errors."""
 
     version: Annotated[int, written(_read_version, {"const": 1})]

@@ -10,11 +10,12 @@ import binascii
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from addresses.url import has_credentials, shown_url
 from alerts.channels.settings import ChannelSettings, channels_shape, read_channel
@@ -196,8 +197,7 @@ def _read_api(node: Node) -> LogApi:
     return LogApi(read_choice(node, _APIS))
 
 
-@dataclass(frozen=True, slots=True)
-class TrustConfig:
+class TrustConfig(Struct, frozen=True):
     """Source of keys: a trusted root file, or a TUF repository (name or URL) with its first root file.
 
     `signing_configs` belong to a trusted root file; a repository has its own. `ca_file` (PEM) and `proxy` (URL) are
@@ -215,8 +215,7 @@ class TrustConfig:
     proxy: Annotated[str | None, written(_read_proxy, TEXT)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogConfig:
+class LogConfig(Struct, frozen=True):
     """One log to follow. `start` is the place of the first baseline; `log_id` the 32-byte key id.
 
     `ca_file` (PEM) holds the authorities of its TLS certificate, `proxy` (URL) names a proxy. A log of the trust root
@@ -241,8 +240,7 @@ class LogConfig:
     of_root: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Objectives:
+class Objectives(Struct, frozen=True):
     """Limits of a healthy installation. A log's own `poll_seconds`, `stale_after_seconds` and `busy` override these.
 
     `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
@@ -259,8 +257,7 @@ class Objectives:
     examine_processes: Annotated[int | None, written(read_positive, COUNT)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatConfig:
+class HeartbeatConfig(Struct, frozen=True):
     """A dead-man service that gets a request every `every` while this installation has no fault.
 
     Its URL is a secret in a file.
@@ -271,8 +268,7 @@ class HeartbeatConfig:
     allow_private: Annotated[bool, written(read_flag, FLAG)] = False
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryConfig:
+class CanaryConfig(Struct, frozen=True):
     """The canary signs on a schedule in `log`, as `identity` of `issuer`, and expects its alert `within` a time.
 
     `trust_config` is a client trust configuration, or `public-good` or `staging`. The identity token comes from
@@ -292,16 +288,14 @@ class CanaryConfig:
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BackscanConfig:
+class BackscanConfig(Struct, frozen=True):
     """The older entries that new rules are offered by default, and the highest speed."""
 
     range: Annotated[LookBack, written(read_look_back, {"anyOf": [choice(WORDS), COUNT]})] = "none"
     entries_per_second: Annotated[int, written(read_positive, COUNT)] = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveConfig:
+class ArchiveConfig(Struct, frozen=True):
     """Place of the rows of all proven entries: a folder, or a URI such as `s3://bucket/prefix`.
 
     `write_every` is the longest time until proven entries of an unfinished range are in a file.
@@ -311,8 +305,7 @@ class ArchiveConfig:
     write_every: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class WebConfig:
+class WebConfig(Struct, frozen=True):
     """Address of the status page and the metrics, and their names (`hosts`) beside localhost and addresses.
 
     `public_url` is the address for people, which alerts link to. `key_file` holds the key of links that acknowledge
@@ -347,8 +340,7 @@ class WebConfig:
         return (self.host, *self.hosts, *((public,) if public else ()))
 
 
-@dataclass(frozen=True, slots=True)
-class Escalation:
+class Escalation(Struct, frozen=True):
     """Further channels for a page that stays open for `after`."""
 
     after: Annotated[timedelta, written(read_duration, DURATION)]
@@ -408,8 +400,7 @@ def _check_config(config: "Config", fields: Fields) -> None:
             raise Misplaced(f"there is no channel {read_text(each)[:80]!r}; channels: {known}", each)
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """All settings of an operator. `logs` is `None` for every log of the trust root."""
 
     path: Path

@@ -2,11 +2,12 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from addresses.url import is_loopback_host
 from settings.document import Misplaced, Node
@@ -80,8 +81,7 @@ def read_network(node: Node) -> str:
         raise Misplaced(f"{text[:80]!r} is not an address or network such as 10.0.0.0/8: {error}", node) from None
 
 
-@dataclass(frozen=True, slots=True)
-class MailConfig:
+class MailConfig(Struct, frozen=True):
     """The SMTP server for mail, and the sender's address."""
 
     server: Annotated[str, written(read_text, TEXT)]
@@ -93,8 +93,7 @@ class MailConfig:
     ca_file: Annotated[Path | None, FILE] = None
 
 
-@dataclass(frozen=True, slots=True)
-class OidcConfig:
+class OidcConfig(Struct, frozen=True):
     """An OpenID Connect issuer whose logins prove an address. `name` is the text of its button."""
 
     issuer: Annotated[str, written(_read_issuer, TEXT)]
@@ -104,8 +103,7 @@ class OidcConfig:
     ca_file: Annotated[Path | None, FILE] = None
 
 
-@dataclass(frozen=True, slots=True)
-class SiteLimits:
+class SiteLimits(Struct, frozen=True):
     """Limits of one client, address, account, destination or receiving host. Messages are deleted after `keep`."""
 
     requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
@@ -124,8 +122,7 @@ class SiteLimits:
     keep: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(days=90)
 
 
-@dataclass(frozen=True, slots=True)
-class SiteConfig:
+class SiteConfig(Struct, frozen=True):
     """The subscribers' site. With an empty `listen` another process serves it, and this one still delivers."""
 
     public_url: Annotated[str, written(_read_public_url, TEXT)]

@@ -5,11 +5,13 @@ Each field is annotated with `Written` (one value), `Section` (a mapping with a 
 file.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin
+
+from msgspec import Struct
+from msgspec.structs import fields as fields_of
 
 from settings.document import Misplaced, Node
 from settings.reading import Fields, read_list, read_text
@@ -17,6 +19,7 @@ from settings.reading import Fields, read_list, read_text
 Shape = AbstractMapping[str, Any]
 """A JSON Schema."""
 T = TypeVar("T")
+Model = TypeVar("Model", bound=Struct)
 TEXT: Final[Shape] = {"type": ["string", "number"], "minLength": 1}
 COUNT: Final[Shape] = {"type": "integer", "minimum": 1}
 NUMBER: Final[Shape] = {"type": "integer", "minimum": 0}
@@ -34,8 +37,7 @@ def choice(words: AbstractMapping[str, object] | tuple[str, ...]) -> Shape:
     return {"enum": list(words)}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """A value of the file. `read` gets its node and the folder that relative paths count from; raises `Misplaced`.
 
     `key` is its name in the file, if that differs from the field's; `otherwise` makes the default of a missing key if
@@ -57,8 +59,7 @@ FILE: Final = Written(lambda node, base: base / read_text(node), TEXT)
 """A path; a relative one counts from the folder of the configuration file."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Section:
+class Section(Struct, frozen=True):
     """A mapping of the file, read into the annotated class. `what` is its name in messages.
 
     `check` gets the value and the mapping's fields, and raises `Misplaced` where keys contradict each other.
@@ -69,15 +70,13 @@ class Section:
     also: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SectionList:
+class SectionList(Struct, frozen=True):
     """A list of sections; a single section counts as a list of one. `check` gets the list and its node."""
 
     check: Callable[[Any, Node], None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SettingsKey:
+class SettingsKey(Struct, frozen=True):
     """One key of a mapping, and the field that holds it. `hint` is the field's annotation, `mark` how it is read."""
 
     key: str
@@ -88,33 +87,30 @@ class SettingsKey:
     default: Any
 
     @property
-    def section(self) -> tuple[type, Section]:
+    def section(self) -> tuple[type[Struct], Section]:
         """Class of the key's section, or of each section in its list, and how it is read."""
         mark = self.mark if isinstance(self.mark, Section) else _mark(self.hint, Section)
-        return next(
-            each for each in _parts(self.hint) if isinstance(each, type) and dataclasses.is_dataclass(each)
-        ), mark
+        return next(each for each in _parts(self.hint) if isinstance(each, type) and issubclass(each, Struct)), mark
 
 
-def keys_of(model: type) -> tuple[SettingsKey, ...]:
+def keys_of(model: type[Struct]) -> tuple[SettingsKey, ...]:
     """Keys that a mapping of this class may have; fields without a mark are not in the file."""
-    hints = get_type_hints(model, include_extras=True)
     return tuple(
         SettingsKey(
             (mark.key if isinstance(mark, Written) else "") or field.name,
             field.name,
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-            hints[field.name],
+            field.required,
+            field.type,
             mark,
             field.default,
         )
-        for field in dataclasses.fields(model)
-        for mark in getattr(hints[field.name], "__metadata__", ())
+        for field in fields_of(model)
+        for mark in getattr(field.type, "__metadata__", ())
         if isinstance(mark, Written | Section | SectionList)
     )
 
 
-def models_of(model: type) -> Iterator[type]:
+def models_of(model: type[Struct]) -> Iterator[type[Struct]]:
     """Classes below `model` that hold sections of its file."""
     for each in keys_of(model):
         if not isinstance(each.mark, Written):
@@ -130,13 +126,13 @@ class _Within(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def read_model(model: type[T], section: Section, node: Node, base: Path, **given: Any) -> T:
+def read_model(model: type[Model], section: Section, node: Node, base: Path, **given: Any) -> Model:
     """Read a whole file. `given` are fields of `model` that are not in the file. Raises `Misplaced`."""
-    made: T = _read_section(model, section, node, _Within(base), **given)
+    made: Model = _read_section(model, section, node, _Within(base), **given)
     return made
 
 
-def _read_section(model: type, section: Section, node: Node, within: _Within, **given: Any) -> Any:
+def _read_section(model: type[Struct], section: Section, node: Node, within: _Within, **given: Any) -> Any:
     keys = keys_of(model)
     fields = Fields(node, [*(each.key for each in keys), *section.also], section.what)
     nodes = [fields.need(each.key) if each.is_needed else fields.get(each.key) for each in keys]

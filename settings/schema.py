@@ -6,11 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from settings.models import Section, SettingsKey, Shape, Written, keys_of, models_of
 from settings.reading import duration_text
 
 
-def json_schema(model: type, title: str, more: Shape) -> dict[str, Any]:
+def json_schema(model: type[Struct], title: str, more: Shape) -> dict[str, Any]:
     """JSON Schema (2020-12) of a file. `more` are properties without a field."""
     made = shape_of(model)
     below = sorted(models_of(model), key=lambda each: each.__name__)
@@ -24,7 +26,7 @@ def json_schema(model: type, title: str, more: Shape) -> dict[str, Any]:
     }
 
 
-def shape_of(model: type) -> dict[str, Any]:
+def shape_of(model: type[Struct]) -> dict[str, Any]:
     """Shape of one mapping: its own keys and no other. Its sections are references to `$defs`."""
     keys = keys_of(model)
     needed = [each.key for each in keys if each.is_needed]

@@ -6,7 +6,6 @@ templates and certificates can be read: most commands need none of them.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -85,8 +84,7 @@ _FLAG: Final = written(read_flag, FLAG)
 _TYPE: Final = written(read_text, TEXT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelSettings:
+class ChannelSettings(Struct, frozen=True, kw_only=True):
     """Settings that channels of every type have. `mapping` is the channel's mapping in the file."""
 
     name: str
@@ -99,8 +97,7 @@ class ChannelSettings:
         return Misplaced(f"channels.{self.name}.{key} ({self.type}): {why}", place)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSettings(ChannelSettings):
+class HttpSettings(ChannelSettings, frozen=True, kw_only=True):
     """Settings of channels that post over HTTP. `ca_file` names authorities to believe beside the system's."""
 
     allow_private: Annotated[bool, _FLAG] = False
@@ -108,23 +105,20 @@ class HttpSettings(ChannelSettings):
     ca_file: Annotated[Path | None, FILE] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StdoutSettings(ChannelSettings):
+class StdoutSettings(ChannelSettings, frozen=True, kw_only=True):
     """Standard output."""
 
     format: Annotated[str, written(lambda node: read_choice(node, ("text", "json")), choice(("text", "json")))] = "text"
     text_template: Annotated[Path | None, FILE] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JsonlSettings(ChannelSettings):
+class JsonlSettings(ChannelSettings, frozen=True, kw_only=True):
     """A file of JSON lines."""
 
     path: Annotated[Path, FILE]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookSettings(HttpSettings):
+class WebhookSettings(HttpSettings, frozen=True, kw_only=True):
     """A signed POST; `unsigned` turns the signature off."""
 
     url: Annotated[str, _LINE]
@@ -132,8 +126,7 @@ class WebhookSettings(HttpSettings):
     unsigned: Annotated[bool, _FLAG] = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlackSettings(ChannelSettings):
+class SlackSettings(ChannelSettings, frozen=True, kw_only=True):
     """Slack: an incoming webhook, whose URL is the secret, or a bot's token and a channel."""
 
     webhook_url_file: Annotated[SecretFile | None, _SECRET] = None
@@ -144,8 +137,7 @@ class SlackSettings(ChannelSettings):
     timeout_seconds: Annotated[float, _seconds(120)] = 15.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmailSettings(ChannelSettings):
+class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     """SMTP. Without `port` the usual port of `security`."""
 
     host: Annotated[str, _LINE]
@@ -164,24 +156,21 @@ class EmailSettings(ChannelSettings):
     html_template: Annotated[Path | None, FILE] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PagerDutySettings(HttpSettings):
+class PagerDutySettings(HttpSettings, frozen=True, kw_only=True):
     """PagerDuty's Events API v2, by default at PagerDuty's own address."""
 
     routing_key_file: Annotated[SecretFile, _SECRET]
     url: Annotated[str, _LINE] = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertmanagerSettings(HttpSettings):
+class AlertmanagerSettings(HttpSettings, frozen=True, kw_only=True):
     """Prometheus Alertmanager at its base address."""
 
     url: Annotated[str, _LINE]
     token_file: Annotated[SecretFile | None, _SECRET] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitHubIssuesSettings(HttpSettings):
+class GitHubIssuesSettings(HttpSettings, frozen=True, kw_only=True):
     """Issues of one repository, by default with the API of github.com."""
 
     repository: Annotated[str, written(_read_repository, {"type": "string", "pattern": f"^{_REPOSITORY.pattern}$"})]
@@ -189,16 +178,14 @@ class GitHubIssuesSettings(HttpSettings):
     url: Annotated[str, _LINE] = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandSettings(ChannelSettings):
+class CommandSettings(ChannelSettings, frozen=True, kw_only=True):
     """A program that is run for each alert."""
 
     argv: Annotated[tuple[str, ...], _LINES]
     timeout_seconds: Annotated[float, _seconds(120)] = 15.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppriseSettings(ChannelSettings):
+class AppriseSettings(ChannelSettings, frozen=True, kw_only=True):
     """Every Apprise URL in a file."""
 
     urls_file: Annotated[SecretFile, _SECRET]

@@ -2,11 +2,11 @@
 
 import stat
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
 import typer
+from msgspec.structs import fields
 
 from alerts.alert import counted
 from alerts.channels.settings import SecretFile

@@ -1,6 +1,5 @@
 """A configured log, ready to be asked: its key, a fetcher within its allowance of requests, and its trees."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -85,4 +84,4 @@ def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
     """
     if log.log_id is not None or not store.is_followed(log.name):
         return log
-    return dataclasses.replace(log, log_id=trust.history().first_key(log.url, log.api))
+    return replace(log, log_id=trust.history().first_key(log.url, log.api))

@@ -1,9 +1,10 @@
 """The followed logs and their present addresses: as configured, or as the trust root names them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Literal, Protocol
+
+from msgspec.structs import replace
 
 from monitor.config import Config, LogConfig
 from monitor.model.log_source import CT_APIS

@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from msgspec.structs import replace
 from sqlalchemy.exc import IntegrityError
 
 from ca_lite.app import listen

@@ -4,13 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from msgspec.structs import replace
 
 from monitor.site.app import create_site
 from monitor.site.subscribing import add_subscription

@@ -7,13 +7,13 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_plus
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
 from ca_lite.settings import Layout

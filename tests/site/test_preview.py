@@ -1,6 +1,5 @@
 """The preview judges the entries it shows as the index will, and names what it could not compare."""
 
-import dataclasses
 import re
 import sys
 import threading
@@ -351,7 +350,7 @@ def test_one_client_leaves_places_to_the_others(
 def test_a_client_has_only_so_many_entries_read(live: Followed, questions: Questions) -> None:
     """The page is shown all the same, and says what was not compared."""
     site = live.site
-    limits = dataclasses.replace(site.config.limits, entries_per_minute=2)
+    limits = replace(site.config.limits, entries_per_minute=2)
     site.limits._entry = type(site.limits._entry)(limits.entries_per_minute)
     verdicts, _ = unread(live, rule=PROTECTED)
     assert sorted(verdicts.values()).count("not-compared") >= 3
@@ -478,7 +477,7 @@ def test_a_site_that_asks_no_log_says_so_and_shows_no_green(live: Followed, ques
     """`signwatch site`, the site without the daemon."""
     settings = load_config(live.served.config)
     alone = site_alone(settings, live.monitor.store.database)
-    config = dataclasses.replace(alone.config, public_url=live.url)
+    config = replace(alone.config, public_url=live.url)
     live.server.stop()
     port = int(live.url.rpartition(":")[2])
     server = WebServer(create_site(replace(alone, config=config)), WebConfig(("127.0.0.1", port)), SITE_LIMITS, "site")

@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import typer
 from aiosmtpd.controller import Controller
 from limits import RateLimitItemPerSecond
+from msgspec.structs import replace
 from sqlalchemy import select
 from typer.testing import CliRunner
 

@@ -1,7 +1,6 @@
 """The public search: parts of a name, login services, time, a picture and files; hostile forms are shown again."""
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ EVERYTHING = [*RELEASES, STOLEN, *PEOPLE, BY_KEY, HOSTILE, *SELF_MADE]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Scene]:
-    limits = dataclasses.replace(SiteLimits(), requests_per_minute=100_000, searches_per_minute=100_000)
+    limits = replace(SiteLimits(), requests_per_minute=100_000, searches_per_minute=100_000)
     with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, EVERYTHING), limits=limits) as made:
         yield made
 
@@ -364,7 +363,7 @@ def test_the_picture_of_an_answer_over_many_centuries_names_what_is_outside(tmp_
 
 
 def test_too_many_searches_are_refused_on_the_page_with_the_form(site: Scene) -> None:
-    limits = dataclasses.replace(site.site.config.limits, searches_per_minute=2)
+    limits = replace(site.site.config.limits, searches_per_minute=2)
     site.site.limits.__dict__.update(RateLimits(limits, site.site.database, site.clock).__dict__)
     visitor = site.visitor()
     for _ in range(2):
