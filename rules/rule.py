@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, cast
@@ -224,8 +223,7 @@ _LACKS: Final = " The certificate lacks this claim, so it counts as unexpected."
 PATTERNS: Final[Schema] = {"$ref": "#/$defs/patterns"}
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimExpectation:
+class ClaimExpectation(Struct, frozen=True):
     """Base class of expectations on one claim of a Fulcio certificate: it is there, reads, and matches a pattern.
 
     `claims` are tried in order: the claim itself, then its equivalents in older certificates.

@@ -12,9 +12,10 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
 
 _POLL_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 10.0
@@ -91,8 +92,7 @@ def wait_until(what: str, reached: Callable[[], bool], *, seconds: float) -> Non
         time.sleep(_POLL_SECONDS)
 
 
-@dataclass
-class Programs:
+class Programs(Struct):
     """Child processes of one demonstration. Their output goes to `<folder>/logs/<name>.log`."""
 
     folder: Path

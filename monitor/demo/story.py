@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from msgspec import Struct, field
 from rich.console import Console
 from rich.text import Text
 
@@ -64,8 +64,7 @@ rules:
 """
 
 
-@dataclass
-class Story:
+class Story(Struct):
     """One run of the demonstration in `folder`: the addresses, and the alerts seen so far."""
 
     folder: Path

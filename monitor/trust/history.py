@@ -4,7 +4,6 @@ URL and key id together identify a log: a new key at an old address is another l
 another log as well, unless the same root removes the old address: then the log moved, and stays the same log.
 """
 
-import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -111,9 +110,7 @@ class TrustHistory(Struct, frozen=True):
         gone = [known.log for known in every if known.gone_at is not None]
         named = {(log.url, log.log_id) for log in (*newest.logs, *gone)}
         left = {(log.url, log.log_id): log for known in every for log in known.former}
-        return dataclasses.replace(
-            newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named))
-        )
+        return replace(newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named)))
 
     def first_key(self, url: str, api: LogApi | None) -> bytes | None:
         """Key id of the first log at this URL, if that root had exactly one."""

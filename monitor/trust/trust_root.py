@@ -4,7 +4,6 @@ A log's key is pinned to this log; no key is valid for all logs of the root, and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Final, TypeVar
@@ -101,8 +100,7 @@ class TrustedLog(Struct, frozen=True):
         return self.url.partition("://")[2].rstrip("/")
 
 
-@dataclass(frozen=True, slots=True)
-class TrustRoot:
+class TrustRoot(Struct, frozen=True):
     """A trusted root. `fingerprint` is the hex SHA-256 of the file; `skipped` lists the unusable parts with reasons."""
 
     fingerprint: str

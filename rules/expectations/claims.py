@@ -8,13 +8,12 @@ from rules.pattern import GITHUB, Pattern, any_of, github_repository, names_igno
 from rules.rule import ABSENT, Case, Check, ClaimExpectation, Reason
 
 
-class WorkflowExpectation(ClaimExpectation):
+class WorkflowExpectation(ClaimExpectation, frozen=True):
     """The workflow that started the build: `workflow: .github/workflows/release.yml`.
 
     A path in the source repository, or a whole URI without its ref.
     """
 
-    __slots__ = ()
     id = "workflow"
     key = "workflow"
     claims = ("build_config_uri",)
@@ -51,13 +50,12 @@ def workflow_matches(pattern: Pattern, uri: str, repository: str | None) -> bool
     return pattern.matches(path) or pattern.matches(path.removeprefix("/"))
 
 
-class BuilderExpectation(ClaimExpectation):
+class BuilderExpectation(ClaimExpectation, frozen=True):
     """The build instructions that hold the signing identity: the called workflow, where one workflow calls another.
 
     `builder: https://github.com/acme/ci/.github/workflows/build.yml`, compared without its ref unless it has one.
     """
 
-    __slots__ = ()
     id = "builder"
     key = "builder"
     claims = ("build_signer_uri",)
@@ -69,40 +67,36 @@ class BuilderExpectation(ClaimExpectation):
         return pattern.matches(value) or pattern.matches(without_ref(value))
 
 
-class RefExpectation(ClaimExpectation):
+class RefExpectation(ClaimExpectation, frozen=True):
     """The branch or tag that was built: `ref: {glob: "refs/tags/v*"}`."""
 
-    __slots__ = ()
     id = "ref"
     key = "ref"
     claims = ("source_repository_ref", "github_workflow_ref")
     sentence = "It was built from a branch or tag that the rule does not list."
 
 
-class TriggerExpectation(ClaimExpectation):
+class TriggerExpectation(ClaimExpectation, frozen=True):
     """The event that started the build: `trigger: [push, release]`."""
 
-    __slots__ = ()
     id = "trigger"
     key = "trigger"
     claims = ("build_trigger", "github_workflow_trigger")
     sentence = "The build was started by an event that the rule does not list."
 
 
-class RunnerExpectation(ClaimExpectation):
+class RunnerExpectation(ClaimExpectation, frozen=True):
     """The machines that the build ran on: the platform's own or others: `runner: github-hosted`."""
 
-    __slots__ = ()
     id = "runner"
     key = "runner"
     claims = ("runner_environment",)
     sentence = "The build ran on a kind of machine that the rule does not list."
 
 
-class RepositoryExpectation(ClaimExpectation):
+class RepositoryExpectation(ClaimExpectation, frozen=True):
     """The repository the build was for: `repository: https://github.com/acme/widget`, or `acme/widget` for GitHub."""
 
-    __slots__ = ()
     id = "repository"
     key = "repository"
     claims = ("source_repository_uri", "github_workflow_repository")
@@ -122,50 +116,45 @@ class RepositoryExpectation(ClaimExpectation):
         return pattern.matches(value if "://" in pattern.text else value.removeprefix(GITHUB + "/"))
 
 
-class RepositoryIdentifierExpectation(ClaimExpectation):
+class RepositoryIdentifierExpectation(ClaimExpectation, frozen=True):
     """The number of the repository, which a new one of its name does not have: `repository_identifier: "123456789"`."""
 
-    __slots__ = ()
     id = "repository-identifier"
     key = "repository_identifier"
     claims = ("source_repository_identifier",)
     sentence = "The repository is another one than the rule lists: deleted and made again, or renamed, or transferred."
 
 
-class OwnerIdentifierExpectation(ClaimExpectation):
+class OwnerIdentifierExpectation(ClaimExpectation, frozen=True):
     """The number of the owner, which a new account of its name does not have: `owner_identifier: "4711"`."""
 
-    __slots__ = ()
     id = "owner-identifier"
     key = "owner_identifier"
     claims = ("source_repository_owner_identifier",)
     sentence = "The repository belongs to another account than the rule lists."
 
 
-class VisibilityExpectation(ClaimExpectation):
+class VisibilityExpectation(ClaimExpectation, frozen=True):
     """Visibility of the repository when it signed: `visibility: public`."""
 
-    __slots__ = ()
     id = "visibility"
     key = "visibility"
     claims = ("source_repository_visibility",)
     sentence = "The repository had a visibility that the rule does not list."
 
 
-class EnvironmentExpectation(ClaimExpectation):
+class EnvironmentExpectation(ClaimExpectation, frozen=True):
     """The deployment environment the job ran in, with its own protection rules: `environment: release`."""
 
-    __slots__ = ()
     id = "environment"
     key = "environment"
     claims = ("deployment_environment",)
     sentence = "The job ran outside the deployment environment that the rule lists."
 
 
-class IssuerExpectation(ClaimExpectation):
+class IssuerExpectation(ClaimExpectation, frozen=True):
     """The issuer that vouched for the identity: `issuer: https://token.actions.githubusercontent.com`."""
 
-    __slots__ = ()
     id = "issuer"
     key = "issuer"
     claims = ("issuer",)

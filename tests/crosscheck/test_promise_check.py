@@ -1,7 +1,6 @@
 """Promises in bundles: read strictly, held to the log, remembered; a bad one is its maker's lie alone."""
 
 import base64
-import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -113,7 +112,7 @@ def test_a_timestamp_from_outside_the_keys_time_is_none() -> None:
         ((at + timedelta(seconds=1), None), False),
         ((None, at - timedelta(seconds=1)), False),
     ):
-        root = dataclasses.replace(trust_root(log), logs=(replace(known, valid_from=period[0], valid_until=period[1]),))
+        root = replace(trust_root(log), logs=(replace(known, valid_from=period[0], valid_until=period[1]),))
         (told,) = timestamps_in(bundle(stamped(log, 7)), root)
         assert isinstance(told, BundlePromise) is good
 
