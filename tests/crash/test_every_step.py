@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-_LIMIT = 600
+_LIMIT = 900
 _SOAK_LIMIT = 3 * 3600
 
 
@@ -21,20 +21,18 @@ def run(program: str, folder: Path, which: str, part: int, parts: int, *, limit:
     return figures
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_a_process_that_dies_at_any_step_leaves_a_restart_the_same_end(tmp_path: Path, part: int) -> None:
+def test_a_process_that_dies_at_any_step_leaves_a_restart_the_same_end(tmp_path: Path) -> None:
     """Every state of the disk that a death between two calls can leave, through init, following, a fork, deliveries."""
-    figures = run("dying", tmp_path, "distinct", part, 2)
+    figures = run("dying", tmp_path, "distinct", 0, 1)
     assert figures["of"] > 50, "the story must have enough in it to mean something"
-    assert figures["deaths"] >= figures["of"] // 2
+    assert figures["deaths"] == figures["of"]
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_a_call_that_is_said_to_have_failed_changes_nothing_in_the_end(tmp_path: Path, part: int) -> None:
+def test_a_call_that_is_said_to_have_failed_changes_nothing_in_the_end(tmp_path: Path) -> None:
     """Commits, requests and messages: failed, and failed but happened."""
-    figures = run("faulting", tmp_path, "telling", part, 2)
+    figures = run("faulting", tmp_path, "telling", 0, 1)
     assert figures["of"] > 100, "the story must have enough in it to mean something"
-    assert figures["faults"] >= figures["of"] // 2
+    assert figures["faults"] == figures["of"]
 
 
 @pytest.mark.soak
