@@ -61,16 +61,6 @@ def test_the_name_of_a_class_has_one_meaning_in_all_rooms() -> None:
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
-READ_BY_SETTINGS = {
-    "alerts/channels/settings.py",
-    "ca_lite/issuers.py",
-    "ca_lite/settings.py",
-    "monitor/config.py",
-    "monitor/site_config.py",
-    "settings/models.py",
-}
-
-
 def test_a_record_is_a_struct_unless_only_a_dataclass_can_do_what_it_needs() -> None:
     unneeded, structs = [], 0
     for path, text in sources():
@@ -82,7 +72,7 @@ def test_a_record_is_a_struct_unless_only_a_dataclass_can_do_what_it_needs() -> 
             if not any(each.startswith(("dataclass", "dataclasses.")) for each in makers):
                 continue
             has_reason = node.bases or re.search(r"\b(compare|repr)=False", ast.unparse(node))
-            if path not in READ_BY_SETTINGS and not has_reason:
+            if not has_reason:
                 unneeded.append(f"{path}: {node.name}")
     assert structs > 300, "control: structs were read"
     assert unneeded == []
