@@ -4,7 +4,6 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 import jwt
@@ -13,7 +12,6 @@ from msgspec import Struct
 from addresses.url import is_https_or_loopback
 from ca_lite.issuers import Issuer
 from outbound.json_client import JsonClient, Outage
-from outbound.named_authorities import believing
 from outbound.transport import believed
 
 _log = logging.getLogger(__name__)
@@ -85,7 +83,7 @@ def _discover(url: str, ca_cert: str) -> IssuerKeys:
     """OpenID Connect Discovery 1.0 section 4. The document's issuer must equal the token's byte for byte."""
     if not is_https_or_loopback(url):
         raise Outage(f"{url}: keys are only fetched over https, or http on this machine")
-    with JsonClient(partial(believing, pem=ca_cert) if ca_cert else believed(None)) as http:
+    with JsonClient(believed(None, pem=ca_cert)) as http:
         document = _get(http, url.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != url:
             raise Outage(f"{url}: its discovery document names another issuer")

@@ -28,6 +28,7 @@ from outbound.transport import (
     Deadline,
     DeadlineTransport,
     HttpLimits,
+    NoAuthorities,
     Tokens,
     believed,
     body_within,
@@ -193,6 +194,8 @@ class HttpFetcher(Fetcher):
         self._through = f" through the proxy {shown_url(proxy)}" if proxy else ""
         try:
             transport = DeadlineTransport(self._deadline, self._limits, believed(ca_file), proxy)
+        except NoAuthorities as error:
+            raise _own_fault(shown_url(base_url), error) from error
         except OSError as error:
             why = error.strerror or str(error)
             raise OwnFault(
@@ -472,6 +475,8 @@ def _as_fetch_failed(url: _ShownUrl, through: str) -> Iterator[None]:
                 f"{url} could not be asked: {lacking} on this machine. Raise the limit of file descriptors "
                 "(`ulimit -n`, LimitNOFILE) or free memory; `signwatch doctor` shows the limit."
             ) from error
+        if isinstance(error, NoAuthorities):
+            raise _own_fault(url, error) from error
         told = f"{type(error).__name__}: {error}"
         if "CERTIFICATE_VERIFY_FAILED" in told:
             told = (
@@ -479,3 +484,10 @@ def _as_fetch_failed(url: _ShownUrl, through: str) -> Iterator[None]:
                 "the trusted authorities; without an authority of your own, another server may be answering"
             )
         raise Unreachable(f"{url}{through}: {told}") from error
+
+
+def _own_fault(url: object, error: NoAuthorities) -> OwnFault:
+    return OwnFault(
+        f"{url} could not be asked: {error}. Install the Python package `certifi` again, or name a PEM file with "
+        "authorities as `ca_file` in the configuration."
+    )

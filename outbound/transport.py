@@ -241,10 +241,9 @@ class _Connection(httpcore.ConnectionInterface):
 
     def _connect(self, timeout: float | None) -> httpcore.NetworkStream:
         host = self._origin.host.decode("ascii")
+        context = self._tls() if self._origin.scheme == b"https" else None
         stream = self._stream = self._backend.connect_tcp(host, self._origin.port, timeout)
-        if self._origin.scheme == b"https":
-            context = self._tls()
-            context.set_alpn_protocols(["http/1.1"])
+        if context is not None:
             stream = self._stream = stream.start_tls(context, host, timeout)
         return stream
 
@@ -471,17 +470,31 @@ Tls = Callable[[], ssl.SSLContext]
 """Gives the context of a connection with TLS: a client of an http:// URL calls it never."""
 
 
-def believed(ca_file: str | None) -> Tls:
-    """TLS with the authorities of the PEM file alone, else with the usual ones, which all clients share.
+class NoAuthorities(OSError):
+    """The usual certificate authorities cannot be read: a fault of this installation, and of no server."""
 
-    Raises `OSError` (which `ssl.SSLError` is) when the file cannot be read or holds no certificate.
+
+def believed(ca_file: str | None, *, pem: str = "") -> Tls:
+    """TLS with the authorities of the PEM file alone, or of `pem`, else with the usual ones, which all clients share.
+
+    Raises `OSError` (which `ssl.SSLError` is) when the file cannot be read or holds no certificate. For the others the
+    first connection raises it.
     """
+    if pem:
+        return lambda: _for_http(believing(pem=pem))
     if ca_file is None:
         return _usual
     if Path(ca_file).is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    context = believing(file=ca_file)
+    context = _for_http(believing(file=ca_file))
     return lambda: context
+
+
+def _for_http(context: ssl.SSLContext) -> ssl.SSLContext:
+    # Here and not for each connection: a context "is thread-safe as long as it is not reconfigured after being used by
+    # a connection" (Python's ssl).
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 _MAKING: Final = threading.Lock()
@@ -496,7 +509,11 @@ def _usual() -> ssl.SSLContext:
 @cache
 def _usual_authorities() -> ssl.SSLContext:
     # Some hundred authorities, which take 13 ms to read and 0.7 MiB for each further context.
-    return httpx.create_ssl_context(trust_env=False)
+    try:
+        return _for_http(httpx.create_ssl_context(trust_env=False))
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise NoAuthorities(f"the usual certificate authorities cannot be read: {why}") from error
 
 
 class _BodyStream(httpx.SyncByteStream):

@@ -1,20 +1,25 @@
 """An authority that an operator names is believed on every supported Python, and no other is."""
 
 import os
+import socket
 import ssl
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Barrier, Thread
 from urllib.parse import urlsplit
 
+import certifi
 import pytest
 
+from monitor.http_fetcher import Expect, HttpFetcher
+from monitor.model.errors import OwnFault
 from outbound import transport
 from outbound.json_client import JsonClient, Outage
 from outbound.named_authorities import believing
-from outbound.transport import believed
+from outbound.transport import Tls, believed
 from tests.packaging.test_house import sources
 from tests.support.private_network import Front, private_ca, tls_front
 from tests.support.pythons import ROOT, python, supported
@@ -102,3 +107,58 @@ def test_a_client_reads_no_authorities_before_its_first_connection_over_tls() ->
             assert transport._usual_authorities.cache_info().currsize == 1
         finally:
             server.shutdown()
+
+
+@pytest.fixture
+def without_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's list of authorities was removed, as an upgrade of its package does while a daemon runs."""
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "cacert.pem"))
+    transport._usual_authorities.cache_clear()
+
+
+@pytest.mark.usefixtures("without_authorities")
+@pytest.mark.parametrize("proxy", [None, _PLAIN], ids=["direct", "proxy"])
+def test_authorities_that_cannot_be_read_are_our_own_fault_and_no_outage_of_the_log(proxy: str | None) -> None:
+    with pytest.raises(OwnFault, match="usual certificate authorities cannot be read: No such file"):
+        HttpFetcher("https://127.0.0.1:9", proxy=proxy).get("x", max_bytes=10, expect=Expect.BYTES)
+
+
+@pytest.mark.usefixtures("without_authorities")
+def test_a_service_is_not_reached_without_authorities() -> None:
+    with JsonClient(believed(None)) as client, pytest.raises(Outage, match="usual certificate authorities"):
+        client.request_json("https://127.0.0.1:9", limit=10, seconds=PATIENCE)
+
+
+class Counted(ssl.SSLContext):
+    """Counts the changes of its protocols."""
+
+    changes = 0
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        self.changes += 1
+        super().set_alpn_protocols(alpn_protocols)
+
+
+def test_a_context_that_threads_share_is_changed_by_no_connection(tmp_path: Path) -> None:
+    # "It is thread-safe as long as it is not reconfigured after being used by a connection" (Python's ssl).
+    ca, context = private_ca(tmp_path), Counted(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(ca.file)
+    with tls_front(ca, _PLAIN) as front, JsonClient(lambda: context) as client:
+        for _ in range(2):
+            with pytest.raises(Outage):
+                client.request_json(front.url, limit=10, seconds=PATIENCE)
+        assert front.served == 2, "control: both connections were made"
+    assert context.changes == 0
+
+
+def test_every_client_offers_http_1_1_alone(tmp_path: Path) -> None:
+    ca = private_ca(tmp_path)
+    ca.context.set_alpn_protocols(["h2", "http/1.1"])
+    named: list[Tls] = [believed(str(ca.file)), believed(None, pem=ca.file.read_text())]
+    with tls_front(ca, _PLAIN) as front:
+        for tls in named:
+            with (
+                socket.create_connection(("127.0.0.1", urlsplit(front.url).port or 0), PATIENCE) as plain,
+                tls().wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                assert secure.selected_alpn_protocol() == "http/1.1"
