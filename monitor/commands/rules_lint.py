@@ -1,10 +1,10 @@
 """`signwatch rules lint`, which runs in every build: it imports no reader of log entries or certificates."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import asdict
 
 from alerts.alert import counted
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, note, say, say_json
