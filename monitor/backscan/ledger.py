@@ -152,6 +152,7 @@ def open_ledger(
         finally:
             store.close()
         _remove(path)
+        _lock_of(path).unlink(missing_ok=True)
 
 
 def _make(path: Path, scope: Scope, position: Position, last: int, clock: Callable[[], datetime]) -> None:
@@ -191,21 +192,27 @@ def _asked(store: Store, path: Path, scope: Scope) -> int:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    lock = path.with_suffix(".lock")
+    lock = _lock_of(path)
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A scan that ended meanwhile removed this file: the next one makes and locks another.
+            is_here = os.path.samestat(os.fstat(descriptor), lock.stat())
         except OSError as error:
             raise OwnFault(f"{path}: this very scan is running already.") from error
+        if not is_here:
+            raise OwnFault(f"{path}: this very scan is running already.")
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_suffix(".lock")
 
 
 def _remove(path: Path) -> None:
     for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         with suppress(FileNotFoundError):
             each.unlink()
-    with suppress(FileNotFoundError, OSError):
-        path.with_suffix(".lock").unlink()

@@ -1,12 +1,13 @@
 """A range of a log is read, proven and judged as following does it; killed anywhere, it ends the same."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from alerts.alert import Alert
-from monitor.backscan.ledger import Scope, Unfinished, open_ledger
+from monitor.backscan.ledger import ScanLedger, Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
 from monitor.backscan.range import NotInLog, ScanEnvironment, begin_range, scan_range
 from monitor.following.follower import BatchScanner, Timing
@@ -145,6 +146,29 @@ def test_an_ended_scan_is_not_begun_anew_by_accident_nor_mixed_with_other_rules(
 
 def not_called() -> tuple[Position, int]:
     raise AssertionError
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_scan_that_is_running_is_neither_resumed_nor_begun_beside_itself(tmp_path: Path, *, resumed: bool) -> None:
+    log = RekorV2Log()
+    log.grow(10)
+    source = log.source()
+    name = source.identity.log
+
+    def begin() -> tuple[Position, int]:
+        return begin_range(source, None, 0, None, state=ScanState(PassingProgress(), None), world=WORLD)
+
+    def opened(begun: Callable[[], tuple[Position, int]], *, resume: bool) -> AbstractContextManager[ScanLedger]:
+        return open_ledger(tmp_path, scope(name, 0, None), begun, lambda: NOW, lambda _: None, resume=resume)
+
+    if resumed:
+        with pytest.raises(Died), opened(begin, resume=False):
+            raise Died
+    with opened(begin, resume=resumed):
+        for resume in (True, False):
+            with pytest.raises(OwnFault, match="running already"), opened(not_called, resume=resume):
+                raise AssertionError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ledger_half_made_when_killed_is_no_ledger(tmp_path: Path) -> None:
