@@ -10,6 +10,7 @@ import inspect
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -196,9 +197,10 @@ def run(
 ) -> int:
     """Run one command line; returns its exit code.
 
-    `tell` shows an error to the user and returns its exit code, or `None` for a defect of the program, which is raised
-    again.
+    `tell` shows an error to the user and returns its exit code, or `None` for a defect of the program. A defect, and
+    output that cannot be written, are 3: Python would end with 1, the exit code for a misbehaving log here.
     """
+    _open_closed_streams()
     # Imports leave nothing to collect: the collector took a sixth of a start. The command itself has it, as told above.
     gc.disable()
     # pydantic, which reads the options, would open a file of every installed package to find plugins for itself.
@@ -210,17 +212,15 @@ def run(
         # Every option has a variable: SIGNWATCH_AUDIT_JUNIT for `signwatch audit --junit`.
         prefix = name.upper().replace("-", "_")
         code = command.main(list(words), prog_name=name, standalone_mode=False, auto_envvar_prefix=prefix)
+        sys.stdout.flush()
     except (typer.Abort, BrokenPipeError):
         return _unfinished()
     except SystemExit as ended:
         # Completion ends the program itself. Rich ends it with 1 when the reader of the output has gone, and 1 is the
         # exit code for a misbehaving log here.
         return _unfinished() if ended.code else _FINE
-    except Exception as error:
-        told = tell(error)
-        if told is None:
-            raise
-        return told
+    except Exception as error:  # noqa: BLE001  defects too
+        return _told(error, tell)
     finally:
         gc.enable()
     if code == _INTERRUPTED:
@@ -228,7 +228,32 @@ def run(
     return int(code or _FINE)
 
 
+def _open_closed_streams() -> None:
+    """Open standard streams that the caller closed (`>&-`), else the next file opened, a database, would be one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def _told(error: Exception, tell: Callable[[Exception], int | None]) -> int:
+    try:
+        code = tell(error)
+        if code is None:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+    except OSError:  # the output, or the error itself, cannot be written
+        _discard(sys.stdout)
+        _discard(sys.stderr)
+        code = None
+    return _UNFINISHED if code is None else code
+
+
 def _unfinished() -> int:
     # The reader closed the pipe (`| head`): the buffered output cannot be written.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
     return _UNFINISHED
+
+
+def _discard(stream: TextIO) -> None:
+    """Throw away what the stream still holds, and all further output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from addresses.url import is_loopback_host
+from addresses.url import is_https_or_loopback, is_loopback_host
 from settings.document import Misplaced, Node
 from settings.models import COUNT, DURATION, FILE, FLAG, TEXT, Section, choice, one_or_many, written
 from settings.reading import (
@@ -30,8 +30,7 @@ _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,188}[a-z0-9])", re.ASCII)
 
 def _read_issuer(node: Node) -> str:
     url = read_text(node).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not is_loopback_host(parts.hostname):
+    if not is_https_or_loopback(url):
         raise Misplaced("an issuer is an https URL", node)
     return url
 

@@ -224,6 +224,8 @@ def test_every_section_is_read_and_relative_paths_count_from_the_file() -> None:
         ("refresh: 2h", "refresh: 2 hours", "3:53", "not a duration"),
         ("10.0.0.0/8", "10.0.0.0/99", "15:21", "not an address or network"),
         ("  key_file: site.key\n", "", "9:3", "'key_file' is missing"),
+        ("https://id.example/", "https://[id.example/", "14:18", "site.oidc.issuer: an issuer is an https URL"),
+        ("https://id.example/", "https://", "14:18", "site.oidc.issuer: an issuer is an https URL"),
     ],
 )
 def test_a_mistake_within_a_section_has_its_own_place(good: str, wrong: str, place: str, told: str) -> None:
