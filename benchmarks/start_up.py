@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,14 +49,17 @@ def measure_start_up(_corpus: Path) -> dict[str, float]:
 
     The second is over `python -c pass` of the same environment, which means the same on another machine. Each is the
     least of some rounds in which the commands take turns. The logs are on loopback and hold one entry that was read.
+    `startup_audit_to_request_s` ends where `audit` connects to the first of them.
     """
-    with _three_logs() as folder:
+    with _three_logs() as (folder, log):
         commands = {name: program("signwatch", *words) for name, words in COMMANDS.items()}
         commands["python"] = [sys.executable, "-c", "pass"]
         taken: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(_ROUNDS + 1):
             for name, command in commands.items():
                 taken[name].append(_spent(command, folder))
+        log.stop()
+        taken["audit_to_request"] = [_spent_to_request(commands["audit"], folder, log.port) for _ in range(_ROUNDS)]
     # The first round writes the compiled modules, as installing a package does.
     seconds = {name: min(each[1:]) for name, each in taken.items()}
     python = seconds.pop("python")
@@ -72,7 +76,7 @@ def measure_idle(_corpus: Path) -> dict[str, float]:
     part.
     """
     with (
-        _three_logs() as folder,
+        _three_logs() as (folder, _),
         (folder / "run.txt").open("w") as output,
         subprocess.Popen(
             program("signwatch", "run"), cwd=folder, stdout=output, stderr=output, env=_environment()
@@ -116,8 +120,8 @@ def write_tile_site(folder: Path, log: ServedLog, rules: str) -> None:
 
 
 @contextmanager
-def _three_logs() -> Iterator[Path]:
-    """A folder of a `signwatch` that has read the Rekor v1, Rekor v2 and CT logs of a `log-lite` to their end."""
+def _three_logs() -> Iterator[tuple[Path, LogServer]]:
+    """A folder of a `signwatch` that has read the Rekor v1, Rekor v2 and CT logs of this `log-lite` to their end."""
     with tempfile.TemporaryDirectory(prefix="signwatch-bench-start-") as temporary:
         folder = Path(temporary)
         log = LogServer(folder / "log", f"http://localhost:{free_port()}")
@@ -138,7 +142,7 @@ def _three_logs() -> Iterator[Path]:
                 done = run(program("signwatch", *words), folder)
                 if done.exit_code:
                     raise RuntimeError(done.output)
-            yield folder
+            yield folder, log
         finally:
             log.stop()
 
@@ -165,6 +169,23 @@ def _spent(command: Sequence[str], folder: Path) -> float:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
+
+
+def _spent_to_request(command: Sequence[str], folder: Path, port: int) -> float:
+    """Processor seconds of a command, without children, until it connects to this port of 127.0.0.1."""
+    with (
+        socket.create_server(("127.0.0.1", port)) as listener,
+        subprocess.Popen(
+            command, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        try:
+            listener.settimeout(_STARTS)
+            listener.accept()[0].close()
+            # The clock of another process, as clock_getcpuclockid(3) names it.
+            return time.clock_gettime(~process.pid << 3 | 2)
+        finally:
+            process.kill()
 
 
 def _wait_until_started(daemon: "subprocess.Popen[bytes]", output: Path) -> None:

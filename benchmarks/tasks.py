@@ -115,6 +115,14 @@ def _start_up() -> Task:
         figures.append(
             Figure(f"startup_{name}_over_python", "that over `python -c pass`", at_most=aim and round(aim, 1))
         )
+    figures += (
+        Figure("startup_audit_to_request_s", "processor seconds of `signwatch audit` until it asks a log"),
+        Figure(
+            "startup_audit_to_request_over_python",
+            "that over `python -c pass`",
+            at_most=round(_STARTS["audit"] or 0, 1),
+        ),
+    )
     return Task(tuple(figures), start_up.measure_start_up)
 
 
