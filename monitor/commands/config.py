@@ -17,6 +17,7 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import BadConfig, OwnFault
 from settings.schema import schema_text
 
+_MAY_BE_MISSING: Final = frozenset({"canary: token_file", "site: key_file"})
 _READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -88,12 +89,28 @@ def _files(settings: Config) -> Iterator[tuple[str, Path]]:
     yield from ((f"trust: {key}", path) for key, path in named.items() if path is not None)
     yield from (("trust: signing_configs", path) for path in trust.signing_configs)
     yield from ((f"logs: {log.name}: ca_file", log.ca_file) for log in settings.logs or () if log.ca_file is not None)
-    yield from _secrets(settings)
+    if (site := settings.site) is not None:
+        optional = {"privacy_file": site.privacy_file, "mail: ca_file": site.mail.ca_file}
+        if site.oidc is not None:
+            optional["oidc: ca_file"] = site.oidc.ca_file
+        yield from ((f"site: {key}", path) for key, path in optional.items() if path is not None)
+    # The site makes its key itself; the canary's token may come and go while the daemon runs.
+    yield from ((what, path) for what, path in _secrets(settings) if what not in _MAY_BE_MISSING)
 
 
 def _secrets(settings: Config) -> Iterator[tuple[str, Path]]:
+    named: dict[str, Path | None] = {}
     if settings.heartbeat is not None:
-        yield "heartbeat: url_file", settings.heartbeat.url_file
+        named["heartbeat: url_file"] = settings.heartbeat.url_file
+    if settings.canary is not None:
+        named["canary: token_file"] = settings.canary.token_file
+    if (web := settings.web) is not None:
+        named |= {"web: key_file": web.key_file, "web: token_file": web.token_file}
+    if (site := settings.site) is not None:
+        named |= {"site: key_file": site.key_file, "site: mail: password_file": site.mail.password_file}
+        if site.oidc is not None:
+            named["site: oidc: client_secret_file"] = site.oidc.client_secret_file
+    yield from ((what, path) for what, path in named.items() if path is not None)
     for name, channel in settings.channels.items():
         for key in (each.name for each in fields(channel)):
             match getattr(channel, key):

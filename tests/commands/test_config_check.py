@@ -95,6 +95,36 @@ def test_a_secret_that_others_can_read_is_a_remark(place: Path, capsys: pytest.C
     assert "chmod 0400" in str(check(capsys, expect=0)["remarks"])
 
 
+ALL_SECRETS = """\
+web: {listen: "127.0.0.1:8800", public_url: "https://watch.example", key_file: keys/web, token_file: keys/token}
+heartbeat: {url_file: keys/heartbeat}
+site:
+  public_url: https://alerts.example
+  key_file: keys/site
+  privacy_file: keys/privacy.txt
+  mail: {server: mail.example, from: alerts@watch.example, password_file: keys/mail, ca_file: keys/mail-ca.pem}
+  oidc: {issuer: "https://login.example", client_id: watch, client_secret_file: keys/oidc, ca_file: keys/oidc-ca.pem}
+canary: {log: v2, identity: canary@acme.example, issuer: "https://login.example", trust_config: staging,
+  token_file: keys/canary}
+"""
+SECRETS = {"web", "token", "heartbeat", "site", "mail", "oidc", "canary"}
+NO_SECRETS = {"privacy.txt", "mail-ca.pem", "oidc-ca.pem"}
+
+
+def test_files_that_every_section_names_are_looked_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "signwatch.yaml").write_text(CONFIG + ALL_SECRETS)
+    missing = check(capsys, expect=2)["problems"]
+    named = (SECRETS | NO_SECRETS) - {"site", "canary"}
+    assert {problem.rpartition("/")[2] for problem in missing} == named, "the site makes its key, the canary waits"
+    (place / "keys").mkdir()
+    for name in SECRETS | NO_SECRETS:
+        (place / "keys" / name).write_text("x" * 64)
+        (place / "keys" / name).chmod(0o444)
+    found = check(capsys, expect=0)
+    assert {remark.rpartition("keys/")[2].partition(":")[0] for remark in found["remarks"]} == SECRETS
+    assert found["problems"] == []
+
+
 def test_an_unknown_or_unset_folder_is_an_error_with_its_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = place / "signwatch.yaml"
     with pytest.raises(BadConfig, match=r"signwatch.yaml:2:11: .*SHELL.* is not a folder"):
