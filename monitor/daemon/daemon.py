@@ -8,12 +8,13 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from alerts.alert import Alert, Owner, counted, rfc3339
@@ -79,6 +80,7 @@ class Daemon:
         archiving = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         self._backscans: list[LogBackscan] = []
         self._archivers: list[Archiver] = []
+        self._deliveries: list[str] = []
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(workers), _BACKSCANS: looking_back, _ARCHIVES: archiving},
             # A late pass is run late instead of being dropped, and only one runs at a time.
@@ -96,10 +98,10 @@ class Daemon:
             self._follow(log, watch)
         self.every(_COVERAGE_EVERY, self.tell_coverage, "coverage")
         for channel in self._monitor.channels:
-            self.every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
+            self._deliver_often(partial(self.deliver, channel), f"deliver {channel.name}")
         self.every(_ASKED_EVERY, self.refresh_asked, "subscriptions")
         if self._monitor.courier is not None:
-            self.every(_DELIVER_EVERY, self.tell_subscribers, "subscribers")
+            self._deliver_often(self.tell_subscribers, "subscribers")
             self.every(_TIDY_EVERY, self.tidy_site, "tidy subscribers")
         if self._canary is not None:
             self.every(_CANARY_DUE_EVERY, self.sign_canary, "canary")
@@ -134,8 +136,11 @@ class Daemon:
 
     def follow(self, watch: LogSupervisor) -> None:
         """One pass over one log. Trouble is recorded in the database, or in memory while the database has a fault."""
-        for outcome in watch.run_pass():
+        outcomes = watch.run_pass()
+        for outcome in outcomes:
             self._note(f"following {outcome.log}", outcome.detail if outcome.unrecorded else None)
+        if any(each.findings or each.evidence or each.told for each in outcomes):
+            self._deliver_now()
 
     def look_back(self, backscan: LogBackscan) -> None:
         """Offer older entries of one log to the rules that lack them, until none is left."""
@@ -355,6 +360,17 @@ class Daemon:
             self._troubles.pop(what, None)
         elif what not in self._troubles:
             self._troubles[what] = (detail, self._timing.clock())
+
+    def _deliver_often(self, job: Callable[[], Any], name: str) -> None:
+        self._deliveries.append(name)
+        self.every(_DELIVER_EVERY, job, name)
+
+    def _deliver_now(self) -> None:
+        """Run each delivery now. Its own turn may have been just before the commit, and the next is a second later."""
+        for name in self._deliveries:
+            # The scheduler that stops has forgotten its jobs.
+            with suppress(JobLookupError):
+                self._scheduler.modify_job(name, next_run_time=self._timing.clock())
 
     def every(
         self,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.config import WebConfig, load_config
+from monitor.daemon import daemon
 from monitor.daemon.assembly import assemble
 from monitor.daemon.console import Console, console_router
 from monitor.daemon.daemon import Daemon
@@ -23,6 +24,7 @@ from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
 from monitor.following.follower import Timing
 from monitor.model.errors import OwnFault
+from monitor.program import utc_now
 from monitor.raising.log_alerts import could_not_ask_alert
 from monitor.store.database import create
 from monitor.store.outbox import Silence, Silences
@@ -30,8 +32,8 @@ from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW
 from tests.support.parts import Clock, alert_for
-from tests.support.served_log import RULES, ServedLog, served_log
-from tests.support.waiting import PATIENCE
+from tests.support.served_log import RULES, ServedLog, served_log, signing_body
+from tests.support.waiting import PATIENCE, wait_until
 
 
 class Place:
@@ -271,3 +273,23 @@ def test_our_own_trouble_in_looking_back_is_not_green_until_it_is_mended(
     place.clock.advance(minutes=1)
     place.daemon.look_back(backscan)
     assert place.daemon.reasons() == []
+
+
+def test_findings_of_a_pass_are_delivered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_DELIVER_EVERY", 24 * 3600)
+    stop = Event()
+    with served_log(tmp_path) as served:
+        config = load_config(served.config)
+        create(config.database, utc_now(), "test").close()
+        monitor = assemble(config, PrometheusMeter("test", config.channels), Timing(utc_now, stop.wait, stop.is_set))
+        monitor.watches[0].baseline("head")
+        running = Daemon(monitor)
+        running.start()
+        try:
+            served.log.append(signing_body(ref="refs/heads/evil"))
+            told = tmp_path / "alerts.jsonl"
+            wait_until("the alert", lambda: told.exists() and "refs/heads/evil" in told.read_text())
+        finally:
+            stop.set()
+            running.stop()
+            monitor.close()
