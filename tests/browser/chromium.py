@@ -60,7 +60,7 @@ class Browser:
     page: str = ""
     session: str = ""
     complaints: list[str] = field(default_factory=list)
-    loaded: bool = False
+    loaded: set[str] = field(default_factory=set)
     _number: int = 0
     _rest: bytes = b""
 
@@ -73,17 +73,19 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=self.page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def visit(self, url: str, *, width: int, dark: bool = False) -> Seen:
         """Lay a page out in a window of `width` pixels."""
         self.open_page()
-        self.complaints, self.loaded = [], False
+        self.complaints, self.loaded = [], set()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=url)
+        loader = self.call("Page.navigate", url=url)["loaderId"]
         deadline = time.monotonic() + _SECONDS
-        while not self.loaded:
+        # The empty document of a new page is loaded too, and may say so late: each document has its loader's name.
+        while loader not in self.loaded:
             self._take(deadline)
         found = self.evaluate(
             "({text: document.body.innerText, width: document.documentElement.scrollWidth,"
@@ -125,8 +127,8 @@ class Browser:
         return said
 
     def _note(self, event: str, what: dict[str, Any]) -> None:
-        if event == "Page.loadEventFired":
-            self.loaded = True
+        if event == "Page.lifecycleEvent" and what["name"] == "load":
+            self.loaded.add(what["loaderId"])
         elif event == "Log.entryAdded":
             self.complaints.append(f"{what['entry']['source']}: {what['entry']['text']}")
         elif event in {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Page.javascriptDialogOpening"}:

@@ -48,11 +48,14 @@ class Eyes:
         """Open a page of the site."""
         self.page.goto(f"{self.url}{path}")
 
-    def press(self, name: str) -> None:
-        """Press the button or follow the link of this name, and wait for the next page."""
-        found = self.page.get_by_role("button", name=name, exact=True)
+    def press(self, name: str, *, exact: bool = True) -> None:
+        """Press the button or follow the first link of this name (a part of it unless `exact`), and wait for its page.
+
+        A click alone returns before the next page is there: a look would then see the old one, or half of the new one.
+        """
+        found = self.page.get_by_role("button", name=name, exact=exact)
         if not found.count():
-            found = self.page.get_by_role("link", name=name, exact=True)
+            found = self.page.get_by_role("link", name=name, exact=exact)
         with self.page.expect_navigation():
             found.first.click()
 

@@ -108,8 +108,7 @@ def _look_and_subscribe(live: Followed, mia: Eyes) -> None:
     assert "Did you mean" in mia.look("mistyped")
     mia.press(NAME)
     assert "One signing does not look like the others" in mia.look("identity")
-    with mia.page.expect_navigation():
-        mia.page.get_by_role("link", name="Details").first.click()
+    mia.press("Details", exact=False)
     assert "Who and what" in mia.look("signing")
     mia.page.go_back()
     mia.press("Subscribe")
