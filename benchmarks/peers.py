@@ -35,8 +35,7 @@ from monitor.store.reading import Reading
 from tlog.note import tile_log_key
 
 IDENTITIES: Final = (1, 100, 1_000)
-_SIZES: Final = {LogApi.REKOR_V2: 20_480, LogApi.REKOR_V1: 2_000, LogApi.CT_RFC6962: 1_000}
-# One answer of the CT log: ct-monitor asks for a range once and looks no further.
+_SIZES: Final = {LogApi.REKOR_V2: 20_480, LogApi.REKOR_V1: 2_000, LogApi.CT_RFC6962: 2_000}
 ENTRIES_READ: Final = max(_SIZES.values())
 _SHORT: Final = {LogApi.REKOR_V2: "v2", LogApi.REKOR_V1: "v1", LogApi.CT_RFC6962: "ct"}
 _PEER: Final = {LogApi.REKOR_V2: "REKOR_MONITOR", LogApi.REKOR_V1: "REKOR_MONITOR", LogApi.CT_RFC6962: "CT_MONITOR"}
@@ -393,7 +392,9 @@ def logs_of(corpus: Path, apis: Sequence[LogApi], say: Say) -> Iterator[PeerLogs
         _fresh(folder / each)
     create_repository(folder / "tuf", folder / "keys", datetime.now(UTC))
     say("starting the logs")
-    command = program("log-lite", "serve", "--dir", str(log), "--ct-roots", str(chain))
+    # ct-monitor asks for a range once and looks no further: one answer must hold the range.
+    answer = ("--ct-max-get-entries", str(_SIZES[LogApi.CT_RFC6962]))
+    command = program("log-lite", "serve", "--dir", str(log), "--ct-roots", str(chain), *answer)
     tuf_port = _free_port()
     files = [sys.executable, "-m", "http.server", "--bind", _LOCAL, "--directory", str(folder / "tuf"), str(tuf_port)]
     with (folder / "served.txt").open("w") as output:

@@ -24,13 +24,16 @@ from log_lite.tree import OutsideTree
 from log_lite.wire import IMMUTABLE, NO_CACHE, ErrorAnswer, plain, read_body
 from tlog.ct import EntryType, Reader, parse_leaf, sct_message, tree_head_message
 
-_MAX_ENTRIES: Final = 1000
+# SPEC RFC 6962 4.6: a log may restrict how many entries it returns; the default of Google's CTFE.
+MAX_GET_ENTRIES: Final = 1000
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _TEXT = Annotated[str | None, Query()]
 
 
-def router(service: LogLiteService) -> APIRouter:  # noqa: C901  one closure per route
-    """Build the routes."""
+def router(  # noqa: C901  one closure per route
+    service: LogLiteService, *, max_get_entries: int = MAX_GET_ENTRIES
+) -> APIRouter:
+    """Build the routes. One answer of `get-entries` holds `max_get_entries` entries at most."""
     api = APIRouter(prefix="/ct")
 
     def shard() -> Shard:
@@ -70,7 +73,7 @@ def router(service: LogLiteService) -> APIRouter:  # noqa: C901  one closure per
         first, last = _number("start", start), _number("end", end)
         if first > last or first >= view.size:
             raise _problem(400, f"start ({first}) and end ({last}) are not a range of a log of {view.size} entries")
-        found = view.range(first, min(last + 1, first + _MAX_ENTRIES))
+        found = view.range(first, min(last + 1, first + max_get_entries))
         listed = [{"leaf_input": _b64(e.body), "extra_data": _b64(e.extra)} for e in found]
         return JSONResponse({"entries": listed}, headers=NO_CACHE)
 

@@ -16,13 +16,15 @@ from log_lite.wire import BodyTooLarge, ErrorAnswer
 _logger = logging.getLogger(__name__)
 
 
-def application(service: LogLiteService, *, accept_dsse: bool = True) -> FastAPI:
-    """Build the application around a running service."""
+def application(
+    service: LogLiteService, *, accept_dsse: bool = True, max_get_entries: int = api_ct.MAX_GET_ENTRIES
+) -> FastAPI:
+    """Build the application around a running service. The options are those of its APIs' routers."""
     app = FastAPI(title="log-lite", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics = LogLiteMetrics()
     app.include_router(api_v1.router(service))
     app.include_router(api_v2.router(service, accept_dsse=accept_dsse))
-    app.include_router(api_ct.router(service))
+    app.include_router(api_ct.router(service, max_get_entries=max_get_entries))
     app.include_router(metrics.router(service))
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], expose_headers=["ETag", "Location"])
     app.add_middleware(CountRequests, metrics=metrics)

@@ -107,7 +107,14 @@ def bind(wanted: Sequence[tuple[str, int]]) -> list[socket.socket]:
     return bound
 
 
-def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | None, accept_dsse: bool) -> None:
+def serve(
+    folder: Path,
+    *,
+    anchors: Sequence[x509.Certificate],
+    listen: str | None,
+    accept_dsse: bool,
+    max_get_entries: int,
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises the errors of `opened`, `CannotListen`, `AlreadyServing`."""
     with sole_server(folder), contextlib.closing(Ledger.open(folder, wall_clock_ms())) as ledger:
         sockets = bind(addresses(ledger.url, listen))
@@ -116,7 +123,8 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
         switch = _FaultSwitch(service)
         switch.read()
         sequencer.on_change = switch.read
-        app = OwnAddress(Misbehave(application(service, accept_dsse=accept_dsse), lambda: switch.http))
+        apis = application(service, accept_dsse=accept_dsse, max_get_entries=max_get_entries)
+        app = OwnAddress(Misbehave(apis, lambda: switch.http))
         config = guarded(app, _LIMITS)
         sequencer.start()
         try:

@@ -2,12 +2,14 @@
 
 import base64
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.log_lite.client import LogClient, b64
 from tests.support.entries import make_ca, make_certificate, make_key, make_precertificate, spki_of
+from tests.support.log_server import log_server, run
 from tlog.ct import CtLeaf, EntryType, Sct, parse_leaf, sct_message, verify_digitally_signed, verify_sct
 from tlog.merkle import Frontier, leaf_hash, verify_consistency, verify_inclusion
 from tlog.static_ct import parse_data_tile
@@ -161,3 +163,22 @@ def test_certificates_of_many_sizes_keep_their_bytes(log: LogClient) -> None:
         index = index_of(base64.b64decode(sct["extensions"]))
         entry = log.get(f"/ct/ct/v1/get-entries?start={index}&end={index}").json()["entries"][0]
         assert parse_leaf(base64.b64decode(entry["leaf_input"])).certificate == tbs
+
+
+def test_one_answer_holds_as_many_entries_as_the_operator_allows(tmp_path: Path, ct_roots: Path) -> None:
+    with log_server(tmp_path / "log", ct_roots=ct_roots) as server:
+        server.stop()
+        server.options += ("--ct-max-get-entries", "2")
+        server.start()
+        log = LogClient(server)
+        for number in range(3):
+            add(log, "add-chain", make_certificate(CA, san=f"{number}@example.com"), *CA.chain)
+        last = log.head_ct().size - 1
+        answers = [log.get(f"/ct/ct/v1/get-entries?start={start}&end=9").json()["entries"] for start in (0, last)]
+        log.http.close()
+    assert [len(answer) for answer in answers] == [2, 1]
+
+
+@pytest.mark.parametrize("most", ["0", "10001", "x"])
+def test_an_answer_of_no_entry_or_of_any_length_cannot_be_configured(tmp_path: Path, most: str) -> None:
+    assert "--ct-max-get-entries" in run("serve", "--dir", str(tmp_path), "--ct-max-get-entries", most, expect=2)
