@@ -300,7 +300,7 @@ class HttpFetcher(Fetcher):
 
     def _request(self, question: "_Question") -> httpx.Request:
         """The request of a question. Reading a URL and making headers took as long as sending them."""
-        if question.content is not None or _PLAIN_PATH.fullmatch(question.path) is None:
+        if _PLAIN_PATH.fullmatch(question.path) is None:
             return question.request(self._extensions)
         prepared = self._prepared
         if prepared is None or prepared.base != question.base:
@@ -327,7 +327,7 @@ class _Question(NamedTuple):
             extensions=dict(extensions),
         )
         if self.content is not None:
-            request.headers["Content-Type"] = "application/json"
+            request.headers["Content-Type"] = _JSON
         if request.url.userinfo:
             request = next(httpx.BasicAuth(request.url.username, request.url.password).auth_flow(request))
         return request
@@ -344,28 +344,33 @@ class _PreparedRequests:
         self.base = base
         made = {expect: _Question("GET", base, "", None, expect).request({}) for expect in Expect}
         self._headers = {expect: request.headers for expect, request in made.items()}
+        self._headers_of_content = {
+            expect: httpx.Headers({**headers, "Content-Type": _JSON}) for expect, headers in self._headers.items()
+        }
         self._url, self._stream = made[Expect.BYTES].url, made[Expect.BYTES].stream
         self._folder = self._url.raw_path
 
     def request(self, question: _Question, extensions: Mapping[str, Any]) -> httpx.Request:
-        """The request of a question that has a plain path and no content."""
-        target = self._folder + question.path.encode("ascii")
+        """The request of a question that has a plain path."""
+        bare = question.content is None
         return httpx.Request(
             question.method,
             self._url,
-            headers=self._headers[question.expect],
-            stream=self._stream,
-            extensions={**extensions, TARGET: target},
+            headers=(self._headers if bare else self._headers_of_content)[question.expect],
+            content=question.content,
+            stream=self._stream if bare else None,
+            extensions={**extensions, TARGET: self._folder + question.path.encode("ascii")},
         )
 
 
+_JSON: Final = "application/json"
 # With compression a server would decide how much memory an answer takes.
 _HEADERS: Final = {
     expect: httpx.Headers(
         {
             "User-Agent": _USER_AGENT,
             "Accept-Encoding": "identity",
-            "Accept": "application/json" if expect is Expect.JSON else "*/*",
+            "Accept": _JSON if expect is Expect.JSON else "*/*",
         }
     )
     for expect in Expect

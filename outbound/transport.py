@@ -315,11 +315,14 @@ class _Exchange:
         """Send a request; returns the head of the answer."""
         try:
             head = h11.Request(method=request.method, target=request.url.target, headers=request.headers)
-            self._send(head, timeout)
+            # The head goes out together with the first piece of content: one packet in place of two.
+            begun = self._protocol.send(head) or b""
             for chunk in request.stream:  # type: ignore[union-attr]  # of a pool without asyncio
                 if chunk:
-                    self._send(h11.Data(data=chunk), timeout)
-            self._send(h11.EndOfMessage(), timeout)
+                    self._stream.write(begun + (self._protocol.send(h11.Data(data=chunk)) or b""), timeout)
+                    begun = b""
+            if rest := begun + (self._protocol.send(h11.EndOfMessage()) or b""):
+                self._stream.write(rest, timeout)
         except h11.LocalProtocolError as error:
             raise httpcore.LocalProtocolError(str(error)) from error
         except httpcore.WriteError:
@@ -335,11 +338,6 @@ class _Exchange:
         self._length = _length_of(request, event)
         self._persistent = event.http_version == _PERSISTENT and _stays_open(event)
         return event
-
-    def _send(self, event: h11.Event, timeout: float | None) -> None:
-        data = self._protocol.send(event)
-        if data:
-            self._stream.write(data, timeout)
 
     def body(self) -> Iterator[bytes]:
         """The body in pieces."""

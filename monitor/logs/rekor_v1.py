@@ -4,15 +4,14 @@ An entry has two indexes: the *virtual* one counts through all shards, and the A
 leaf's place in its tree. Everything above this module speaks local indexes only.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
+import pybase64
 from msgspec import Struct
 from typing_extensions import override
 
@@ -69,6 +68,11 @@ class _RekorEntry(msgspec.Struct):
     logIndex: int  # noqa: N815  virtual
     integratedTime: int | None = None  # noqa: N815
     verification: _Verification | None = None
+
+
+class _Served(NamedTuple):
+    entry: _RekorEntry
+    body: bytes
 
 
 class ShardInfo(Struct, frozen=True):
@@ -168,12 +172,12 @@ class RekorV1Source(PromisingSource):
 
     def _shown(self, index: int, head: SignedHead) -> PromiseAnswer:
         """Leaf at an index of this tree, with the head of its inclusion proof, proven consistent with `head`."""
-        entry = self._retrieve(index, index + 1).get(index)
-        proof = entry.verification.inclusionProof if entry and entry.verification else None
-        if entry is None or proof is None:
+        served = self._retrieve(index, index + 1).get(index)
+        proof = served.entry.verification.inclusionProof if served and served.entry.verification else None
+        if served is None or proof is None:
             raise missing_entries(self._identity, index, head, "not in the answer, or without an inclusion proof")
         read = read_checkpoint(proof.checkpoint.encode(), self._key, self._identity)
-        leaf = leaf_hash(_body(entry))
+        leaf = leaf_hash(served.body)
         hashes = tuple(NodeHash(_hash(value)) for value in proof.hashes)
         try:
             if proof.logIndex != index or proof.treeSize != read.checkpoint.size:
@@ -187,7 +191,7 @@ class RekorV1Source(PromisingSource):
                     heads=(read.checkpoint.raw,),
                     sizes=(index, read.checkpoint.size),
                     proof=hashes,
-                    leaves=((index, _body(entry)),),
+                    leaves=((index, served.body),),
                     event=f"inclusion {index}",
                 )
             ) from error
@@ -195,10 +199,10 @@ class RekorV1Source(PromisingSource):
         # The head that came with the entry may be larger or smaller than `head`. Its unsigned mark "final" is ignored.
         prove_pair(self, replace(head, final=False), shown)
         try:
-            promised = unpack_timestamp(_packed(entry), _body(entry), self._identity.spki).signed
+            promised = unpack_timestamp(_packed(served.entry), served.body, self._identity.spki).signed
         except BadPromise:
             promised = None
-        return PromiseAnswer(index, _body(entry), shown, hashes, promised)
+        return PromiseAnswer(index, served.body, shown, hashes, promised)
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
@@ -215,9 +219,9 @@ class RekorV1Source(PromisingSource):
         for index in range(start, min(end, start + MAX_PER_REQUEST)):
             if index not in served:
                 break
-            entry = served[index]
+            entry, body = served[index]
             at = _time(entry.integratedTime)
-            found.append(LogEntry(_body(entry), integrated_time=at, timestamp=_packed(entry)))
+            found.append(LogEntry(body, integrated_time=at, timestamp=_packed(entry)))
         return found
 
     @override
@@ -245,7 +249,7 @@ class RekorV1Source(PromisingSource):
             self._offset = offset
         return replace(head_of(read, self._identity), final=final)
 
-    def _retrieve(self, start: int, end: int) -> dict[int, _RekorEntry]:
+    def _retrieve(self, start: int, end: int) -> dict[int, _Served]:
         """Fetch local indexes `[start, end)`, at most ten; by local index, after a check of the index in each entry."""
         if self._offset is None:
             self.latest()
@@ -256,32 +260,33 @@ class RekorV1Source(PromisingSource):
             {"logIndexes": [offset + index for index in wanted]},
             max_bytes=_MAX_ENTRIES_ANSWER,
         )
-        served: dict[int, _RekorEntry] = {}
+        served: dict[int, _Served] = {}
         for item in _parse(raw, list[dict[str, _RekorEntry]], "entries"):
             # SPEC rekor entries.go: answers have no reliable order; the index inside each identifies it.
             for uuid, entry in item.items():
                 index = entry.logIndex - offset
                 if index not in wanted or index in served:
                     raise FetchFailed(f"{self._identity.log}: entry {entry.logIndex} was not asked for, or came twice")
-                self._check_uuid(uuid, entry, index)
+                body = _body(entry)
+                self._check_uuid(uuid, body, index)
                 self._keep_sighting(entry)
-                served[index] = entry
+                served[index] = _Served(entry, body)
         return served
 
-    def _check_uuid(self, uuid: str, entry: _RekorEntry, index: int) -> None:
+    def _check_uuid(self, uuid: str, body: bytes, index: int) -> None:
         # SPEC rekor sharding.go: entry UUID = 16 hex digits of tree ID, then 64 of the leaf hash.
         match = _UUID.fullmatch(uuid.lower())
         if not match:
             raise FetchFailed(f"{self._identity.log}: not an entry UUID: {uuid!r:.100}")
         if match[1] is not None and int(match[1], 16) != int(self._tree_id):
             raise FetchFailed(f"{self._identity.log}: entry {index} is of tree {int(match[1], 16)}")
-        if match[2] != leaf_hash(_body(entry)).hex():
+        if match[2] != leaf_hash(body).hex():
             raise NotShown(
                 self._identity.evidence(
                     "log-entries-not-in-tree",
                     f"the body of entry {index} does not hash to its own UUID",
                     sizes=(index,),
-                    leaves=((index, _body(entry)),),
+                    leaves=((index, body),),
                     event=f"uuid {index}",
                 )
             )
@@ -310,8 +315,8 @@ def _hash(value: str) -> bytes:
 
 def _body(entry: _RekorEntry) -> bytes:
     try:
-        return base64.b64decode(entry.body, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return pybase64.b64decode(entry.body, validate=True)
+    except ValueError as error:
         raise FetchFailed(f"entry {entry.logIndex}: body is not base64") from error
 
 

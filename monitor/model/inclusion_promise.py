@@ -6,7 +6,6 @@ promise and keeps the entry out of its tree hides a signing. Pure: bytes, keys a
 """
 
 import base64
-import binascii
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import pybase64
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 from msgspec import Struct
@@ -174,8 +174,8 @@ class _Timestamp(msgspec.Struct):
 def pack_timestamp(signature: str | None, index: int, seconds: int | None) -> bytes:
     """Fields of a signed entry timestamp without the body, for `unpack_timestamp`; empty without a timestamp."""
     try:
-        raw = base64.b64decode(signature or "", validate=True)
-    except (binascii.Error, ValueError):
+        raw = pybase64.b64decode(signature or "", validate=True)
+    except ValueError:
         return b""
     if not raw or not _is_number(index) or not _is_number(seconds):
         return b""

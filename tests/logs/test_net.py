@@ -178,32 +178,34 @@ def test_nobody_listening_is_unreachable() -> None:
 
 def test_a_post_carries_its_document_and_no_compression_is_offered() -> None:
     seen: list[bytes] = []
-
-    def script(connection: socket.socket) -> None:
-        reply()(connection)
-
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            data = b""
-            while not data.endswith(b"}"):
-                data += connection.recv(65536)
-            seen.append(data)
-            script(connection)
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                data = b""
+                while not data.endswith(b"}"):
+                    data += connection.recv(65536)
+                seen.append(data)
+                reply()(connection)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    fetcher = HttpFetcher(f"http://127.0.0.1:{listener.getsockname()[1]}/base/")
-    assert fetcher.post_json("api/x", {"logIndexes": [1]}, max_bytes=100) == b'{"ok":1}'
+    fetcher = HttpFetcher(f"http://me:p@127.0.0.1:{listener.getsockname()[1]}/base/")
+    for indexes in ([1], [1, 22]):
+        assert fetcher.post_json("api/x", {"logIndexes": indexes}, max_bytes=100) == b'{"ok":1}'
     thread.join(10)
     listener.close()
     fetcher.close()
-    head, _, body = seen[0].partition(b"\r\n\r\n")
-    assert head.startswith(b"POST /base/api/x HTTP/1.1\r\n")
-    assert b"accept-encoding: identity" in head.lower()
-    assert body == b'{"logIndexes": [1]}'
+    for sent, content in zip(seen, (b'{"logIndexes": [1]}', b'{"logIndexes": [1, 22]}'), strict=True):
+        head, _, body = sent.partition(b"\r\n\r\n")
+        assert head.startswith(b"POST /base/api/x HTTP/1.1\r\n")
+        told = dict(line.split(b": ") for line in head.lower().split(b"\r\n")[1:])
+        assert told[b"accept-encoding"] == b"identity"
+        assert (told[b"content-type"], told[b"content-length"]) == (b"application/json", b"%d" % len(content))
+        assert told[b"authorization"] == b"basic bwu6ca=="
+        assert body == content
 
 
 def recorded(asked: int, script: Script, at: str = "127.0.0.1") -> list[bytes]:
