@@ -70,7 +70,8 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")
 _CARRIERS: Final = ((_MAPPED, 0), (_NAT64, 0), (_SIX_TO_FOUR, 80))
 
-Resolve = Callable[[str, int], list[str]]
+Resolve = Callable[[str, int, float | None], list[str]]
+"""Addresses of a host and port, within a number of seconds. Raises `OSError`."""
 
 
 class AddressRefused(OSError):
@@ -124,7 +125,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Connect to the first public address of the host. Raises `AddressRefused` when it has none."""
-        addresses = self._resolve(host, port)
+        addresses = self._resolve(host, port, timeout)
         allowed = [address for address in addresses if self._allow_private or is_public(address)]
         if not allowed:
             raise AddressRefused(f"{host} leads to no public address")

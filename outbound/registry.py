@@ -25,7 +25,7 @@ from requests.adapters import BaseAdapter
 from addresses.image_name import ImageName, is_digest, is_tag
 from addresses.url import is_loopback_host, shown_url
 from outbound.address_guard import GuardedBackend, GuardedTransport, Resolve
-from outbound.transport import Deadline, DeadlineBackend, resolve
+from outbound.transport import Deadline, DeadlineBackend, resolve_strange
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024  # SPEC distribution-spec: registries take manifests of at least 4 MiB
 MAX_BLOB: Final = 16 * 1024 * 1024
@@ -97,7 +97,7 @@ class Registry:
         *,
         plain_http: bool = False,
         seconds: float = 120.0,
-        resolver: Resolve = resolve,
+        resolver: Resolve = resolve_strange,
         context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -10,6 +10,7 @@ the next answer.
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -33,6 +34,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from outbound.named_authorities import believing
+from outbound.names import OWN, STRANGERS, BoundedCalls, look_up
 
 # No file descriptor in this process or on this machine, no memory, no network buffer.
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -132,13 +134,36 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-def resolve(host: str, port: int) -> list[str]:
-    """Every address of `host`, as the system resolves it. Raises `OSError`, also for a text that can be no name."""
+def resolve(host: str, port: int, seconds: float | None = None, *, calls: BoundedCalls = OWN) -> list[str]:
+    """Every address of a host, within `seconds` and at most `LONGEST_LOOKUP`. An address needs no lookup.
+
+    Raises `OSError`, also for a text that can be no name; `CallNotEnded` after the limit.
+    """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a label is empty, or longer than 63 characters
-        raise socket.gaierror(socket.EAI_NONAME, f"{host:.80} cannot be the name of a host") from error
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
+        ipaddress.ip_address(host)
+    except ValueError:
+        return look_up(host, port, seconds, calls=calls)
+    return [host]
+
+
+def resolve_strange(host: str, port: int, seconds: float | None = None) -> list[str]:
+    """As `resolve`, for a host that a stranger chose."""
+    return resolve(host, port, seconds, calls=STRANGERS)
+
+
+def connect(host: str, port: int, seconds: float) -> socket.socket:
+    """A TCP connection within `seconds`: the lookup of the name and all addresses share them. Raises `OSError`."""
+    ends = time.monotonic() + seconds
+    failure: OSError = TimeoutError(f"{host} took no connection within {seconds:g} seconds")
+    for address in resolve(host, port, seconds):
+        left = ends - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            return socket.create_connection((address, port), left)
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 class DeadlineBackend(httpcore.SyncBackend):
@@ -155,9 +180,12 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to an address of the host within the time left until the deadline, which all of them share."""
+        """Connect to an address of the host within the time left until the deadline, which all of them share.
+
+        The lookup of the name counts too, and has a limit of its own (`LONGEST_LOOKUP`).
+        """
         try:
-            addresses = resolve(host, port)
+            addresses = resolve(host, port, self._deadline.cut(None))
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         failure: Exception = httpcore.ConnectError(f"{host} has no address")

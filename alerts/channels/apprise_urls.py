@@ -8,7 +8,9 @@ from msgspec import Struct, field
 from alerts.alert import Alert, Severity
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.inert import inert_line
 from alerts.rendering import Renderer
+from outbound.names import OWN, CallNotEnded
 
 _TYPE: Final = {Severity.PAGE: "failure", Severity.WARN: "warning", Severity.INFO: "info"}
 # Signwatch does not know a service's markup: characters of HTML, Markdown and mentions all become look-alikes.
@@ -28,9 +30,13 @@ class AppriseChannel(Struct, frozen=True):
     urls: SecretFile
     renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
+    seconds: float = 60.0
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
-        """Notify all URLs. If one fails, the delivery fails, and the next try notifies all of them again."""
+        """Notify all URLs within `seconds`. If one fails, the delivery fails; the next try notifies all of them again.
+
+        Apprise's limits are for one read or write, and it looks names up without a limit.
+        """
         try:
             lines = self.urls.read().splitlines()
         except SecretUnreadable as error:
@@ -43,13 +49,22 @@ class AppriseChannel(Struct, frozen=True):
                 raise DeliveryFailed(f"line {number} of {self.urls.path} is no Apprise URL")
         if not len(notifier):
             raise DeliveryFailed(f"{self.urls.path} holds no Apprise URL")
-        done = notifier.notify(
-            title=defuse(self.renderer.subject(alert, key)),
-            body=defuse(self.renderer.text(alert, key)),
-            notify_type=_TYPE[alert.severity],
-            body_format="text",
-            interpret_escapes=False,
-        )
+        title, body = defuse(self.renderer.subject(alert, key)), defuse(self.renderer.text(alert, key))
+        try:
+            done = OWN.result(
+                object(),
+                lambda: notifier.notify(
+                    title=title,
+                    body=body,
+                    notify_type=_TYPE[alert.severity],
+                    body_format="text",
+                    interpret_escapes=False,
+                ),
+                self.seconds,
+            )
+        except CallNotEnded as error:
+            hosts = ", ".join(sorted({str(each.host) for each in notifier if getattr(each, "host", None)}))
+            raise DeliveryFailed(f"Apprise did not end: {error} (services at {inert_line(hosts, 200)})") from error
         if not done:
             raise DeliveryFailed("Apprise could not notify every service; its log names the failed ones")
 

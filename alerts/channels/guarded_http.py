@@ -60,7 +60,7 @@ def check_url(url: str, *, allow_private: bool) -> str:
 class GuardedPoster:
     """Posts JSON to one URL.
 
-    `seconds` bounds a whole exchange from connecting to the last byte, without name resolution.
+    `seconds` bounds a whole exchange from looking up the name to the last byte.
     """
 
     def __init__(

@@ -6,8 +6,9 @@ import smtplib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -24,11 +25,14 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.rendering import Renderer
+from outbound.names import own_name
+from outbound.transport import connect
 
 _LOG: Final = logging.getLogger(__name__)
 _MAX_SUBJECT: Final = 250
 _PERMANENT: Final = 500
 _ASCII: Final = 0x7F
+_NAME_SECONDS: Final = 5.0
 
 
 class Security(StrEnum):
@@ -112,36 +116,53 @@ def _encoding(text: str) -> str:
 @contextmanager
 def conversation(server: Server) -> Iterator[smtplib.SMTP]:
     """A connection that is protected and logged in, closed within `server.seconds`. Raises `SecretUnreadable`."""
-    smtp = _connect(server)
-    # smtplib's timeout is for one read; a server that drips a byte at a time would hold us for ever.
-    watchdog = threading.Timer(server.seconds, _hang_up, [smtp])
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        if server.security is Security.STARTTLS:
-            smtp.starttls(context=server.context)
-        if server.username is not None and server.password is not None:
-            smtp.login(server.username, server.password.read())
-        yield smtp
-        _say_goodbye(smtp)
-    finally:
-        watchdog.cancel()
-        smtp.close()
-
-
-def _connect(server: Server) -> smtplib.SMTP:
-    if server.security is Security.TLS:
-        return smtplib.SMTP_SSL(server.host, server.port, timeout=server.seconds, context=server.context)
-    return smtplib.SMTP(server.host, server.port, timeout=server.seconds)
-
-
-def _hang_up(smtp: smtplib.SMTP) -> None:
-    connection = smtp.sock
-    if connection is not None:
+    ends = time.monotonic() + server.seconds
+    plain = connect(server.host, server.port, server.seconds)
+    # A second handle of the connection, because TLS takes the first one over. smtplib's timeout is for one read; a
+    # server that drips a byte at a time, in its greeting too, would hold this thread for ever.
+    with plain, plain.dup() as handle:
+        watchdog = threading.Timer(max(0.0, ends - time.monotonic()), _hang_up, [handle])
+        watchdog.daemon = True
+        watchdog.start()
         try:
-            connection.shutdown(socket.SHUT_RDWR)
-        except OSError as error:
-            _LOG.debug("mail_already_closed error=%s", error)
+            with closing(_Smtp(server, plain, _greeting_name(plain))) as smtp:
+                if server.security is Security.STARTTLS:
+                    smtp.starttls(context=server.context)
+                if server.username is not None and server.password is not None:
+                    smtp.login(server.username, server.password.read())
+                yield smtp
+                _say_goodbye(smtp)
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+
+
+class _Smtp(smtplib.SMTP):
+    """SMTP over a connection that exists; smtplib itself looks names up without a limit."""
+
+    def __init__(self, server: Server, plain: socket.socket, name: str) -> None:
+        self._server, self._plain = server, plain
+        super().__init__(server.host, server.port, name, server.seconds)
+
+    def _get_socket(self, host: str, _port: int, timeout: float) -> socket.socket:
+        self._plain.settimeout(timeout)
+        if self._server.security is Security.TLS:
+            return self._server.context.wrap_socket(self._plain, server_hostname=host)
+        return self._plain
+
+
+def _greeting_name(plain: socket.socket) -> str:
+    """Name for EHLO. SPEC RFC 5321 4.1.4: an address literal where the client has no name."""
+    address = str(plain.getsockname()[0]).partition("%")[0]
+    literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    return own_name(_NAME_SECONDS) or literal
+
+
+def _hang_up(handle: socket.socket) -> None:
+    try:
+        handle.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        _LOG.debug("mail_already_closed error=%s", error)
 
 
 def _say_goodbye(smtp: smtplib.SMTP) -> None:

@@ -1,9 +1,11 @@
 """Alerts as Slack messages, through an incoming webhook or as a bot."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 from slack_sdk import WebClient
@@ -17,8 +19,10 @@ from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.page import Page, PageSection
 from alerts.rendering import Renderer
-from outbound.transport import parse_http_date, parse_retry_after
+from outbound.names import OWN, CallNotEnded
+from outbound.transport import parse_http_date, parse_retry_after, resolve
 
+T = TypeVar("T")
 API_URL: Final = "https://slack.com/api/"
 # Block Kit limits: header 150 characters, a text object 3000; both include the note about the cut.
 # A message has at most 50 blocks, a section at most ten fields.
@@ -58,11 +62,12 @@ class SlackWebhookChannel(Struct, frozen=True):
         # The outbox retries: the client must not sleep in this thread.
         client = WebhookClient(url, timeout=int(self.seconds), retry_handlers=[])
         try:
-            answer = client.send(
-                text=fallback(self.renderer.page(alert, key)),
-                blocks=blocks(self.renderer.page(alert, key)),
-                unfurl_links=False,
-                unfurl_media=False,
+            page = self.renderer.page(alert, key)
+            answer = _within(
+                self.seconds,
+                client,
+                url,
+                lambda: client.send(text=fallback(page), blocks=blocks(page), unfurl_links=False, unfurl_media=False),
             )
         except (SlackClientError, OSError, HTTPException, ValueError) as error:
             raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
@@ -87,20 +92,46 @@ class SlackBotChannel(Struct, frozen=True):
             token=_secret(self.token), base_url=self.base_url, timeout=int(self.seconds), retry_handlers=[]
         )
         try:
-            client.chat_postMessage(
-                channel=self.channel,
-                text=fallback(self.renderer.page(alert, key)),
-                blocks=blocks(self.renderer.page(alert, key)),
-                parse="none",
-                link_names=False,
-                mrkdwn=False,
-                unfurl_links=False,
-                unfurl_media=False,
+            page = self.renderer.page(alert, key)
+            _within(
+                self.seconds,
+                client,
+                self.base_url,
+                lambda: client.chat_postMessage(
+                    channel=self.channel,
+                    text=fallback(page),
+                    blocks=blocks(page),
+                    parse="none",
+                    link_names=False,
+                    mrkdwn=False,
+                    unfurl_links=False,
+                    unfurl_media=False,
+                ),
             )
         except SlackApiError as error:
             raise _refused(error) from error
         except (SlackClientError, OSError, HTTPException, ValueError) as error:
             raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
+
+
+def _within(seconds: float, client: WebClient | WebhookClient, url: str, send: Callable[[], T]) -> T:
+    """Result of a message, within `seconds`. Raises `DeliveryFailed`, and the errors of `send`.
+
+    Slack's client looks the name up without a limit, and its timeout is for one read or write.
+    """
+    ends = time.monotonic() + seconds
+    parts = urlsplit(url)
+    if client.proxy is None:
+        try:
+            resolve(parts.hostname or "", parts.port or 443, seconds)
+        except CallNotEnded as error:
+            raise DeliveryFailed(f"Slack: {error}") from error
+        except OSError as error:
+            raise DeliveryFailed(f"Slack: the name {inert_line(parts.hostname or '', 253)}: {error}") from error
+    try:
+        return OWN.result(object(), send, max(0.0, ends - time.monotonic()))
+    except CallNotEnded as error:
+        raise DeliveryFailed(f"Slack: no complete answer: {error}") from error
 
 
 def _secret(file: SecretFile) -> str:

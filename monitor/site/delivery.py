@@ -37,6 +37,7 @@ from monitor.site.parts import Site
 from monitor.site.weekly import forget_old, put_weekly
 from monitor.store.destinations import READY
 from monitor.store.notices import LETTER, Notice, Result
+from outbound.transport import resolve_strange
 
 _LOG: Final = logging.getLogger(__name__)
 CLAIM: Final = 1_000
@@ -79,7 +80,7 @@ class Courier:
         self.site = self._site = site
         self._policy, self._draw = policy or DeliveryPolicy(), draw
         self._server = smtp_server(site.config.mail)
-        self._poster = GuardedPoster(allow_private=site.config.allow_private)
+        self._poster = GuardedPoster(allow_private=site.config.allow_private, resolver=resolve_strange)
         self._per_host = RateLimitItemPerSecond(site.config.limits.messages_per_host_per_second)
         self._hosts = MovingWindowRateLimiter(MemoryStorage())
         self._threads = ThreadPoolExecutor(site.config.limits.senders, thread_name_prefix="notice")

@@ -24,6 +24,7 @@ from monitor.site.sessions import RequestRefused
 from monitor.store.destinations import READY, WAITING, Destination
 from monitor.store.sql import new_id
 from monitor.store.subscribers import Subscriber, address_key
+from outbound.transport import resolve_strange
 from rules.subject import NotASubject, SubjectKind, read_subject
 
 MAIL, WEBHOOK, SLACK, ATOM = "mail", "webhook", "slack", "atom"
@@ -199,7 +200,7 @@ def _send_code(site: Site, destination: Destination) -> ChangeResult:
 def _challenge(site: Site, destination: Destination, secret: str) -> ChangeResult:
     """Post the code; a receiver that answers with it is proven at once."""
     now, code = site.clock(), code_of(site, destination)
-    poster = GuardedPoster(allow_private=site.config.allow_private, seconds=8)
+    poster = GuardedPoster(allow_private=site.config.allow_private, resolver=resolve_strange, seconds=8)
     key = f"challenge:{destination.id}:{new_id()}"
     try:
         if destination.kind == SLACK:

@@ -248,7 +248,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_a_name_that_leads_to_a_private_address_is_refused_when_connecting(address: str) -> None:
-    poster = GuardedPoster(resolver=lambda host, port: [address])
+    poster = GuardedPoster(resolver=lambda host, port, seconds: [address])
     with pytest.raises(DeliveryFailed, match="no public address"):
         poster.post("https://hooks.example/x", b"{}", {}, NOW)
 
@@ -258,7 +258,7 @@ def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked(recei
     receiver.expect_request("/x").respond_with_data("ok")
     asked: list[str] = []
 
-    def resolver(host: str, port: int) -> list[str]:
+    def resolver(host: str, port: int, seconds: float | None) -> list[str]:
         asked.append(host)
         return ["127.0.0.1"]
 
@@ -269,7 +269,7 @@ def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked(recei
 
 
 def test_of_mixed_addresses_only_a_public_one_is_tried() -> None:
-    poster = GuardedPoster(resolver=lambda host, port: ["127.0.0.1", "::1"])
+    poster = GuardedPoster(resolver=lambda host, port, seconds: ["127.0.0.1", "::1"])
     with pytest.raises(DeliveryFailed, match="leads to no public address"):
         poster.post("https://hooks.example/", b"{}", {}, NOW)
 

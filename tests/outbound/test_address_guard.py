@@ -140,15 +140,17 @@ class Recorder(httpcore.NetworkBackend):
 def test_only_checked_addresses_are_connected_to_and_every_one_of_them_is_tried() -> None:
     network, addresses = Recorder(), ["127.0.0.1", "8.8.8.8", "fec0::1", "1.1.1.1"]
     with pytest.raises(httpcore.ConnectError):
-        GuardedBackend(network, lambda _host, _port: addresses, allow_private=False).connect_tcp("hooks.example", 443)
+        GuardedBackend(network, lambda _host, _port, _seconds: addresses, allow_private=False).connect_tcp(
+            "hooks.example", 443
+        )
     assert network.asked == ["8.8.8.8", "1.1.1.1"]
     with pytest.raises(AddressRefused):
-        GuardedBackend(network, lambda _host, _port: addresses[:1], allow_private=False).connect_tcp(
+        GuardedBackend(network, lambda _host, _port, _seconds: addresses[:1], allow_private=False).connect_tcp(
             "hooks.example", 443
         )
     assert network.asked == ["8.8.8.8", "1.1.1.1"]
     with pytest.raises(httpcore.ConnectError):
-        GuardedBackend(network, lambda _host, _port: addresses[:1], allow_private=True).connect_tcp(
+        GuardedBackend(network, lambda _host, _port, _seconds: addresses[:1], allow_private=True).connect_tcp(
             "hooks.example", 443
         )
     assert network.asked[2:] == ["127.0.0.1"]
