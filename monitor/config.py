@@ -441,6 +441,11 @@ class Config(Struct, frozen=True):
         busy = self.objectives.busy if log.busy is None else log.busy
         return Freshness(self.stale_after(log), busy, timedelta(seconds=self.poll_seconds(log)))
 
+    def longest_pause(self, name: str) -> timedelta:
+        """Longest time between two passes in which the log, or tree of a log, of this name still counts as watched."""
+        own = next((log for log in self.logs or () if log.name == name.partition("/")[0]), None)
+        return self.freshness(own).longest_pause
+
     def stale_after(self, log: LogConfig) -> timedelta:
         """Time for which a log may fail to answer, or show no new head, before an alert is sent."""
         return timedelta(seconds=log.stale_after_seconds or self.objectives.stale_after_seconds)

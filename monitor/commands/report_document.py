@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from alerts.alert import rfc3339
+from alerts.alert import Owner, rfc3339
 from monitor.config import Config, LogConfig
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import history_of
@@ -21,7 +21,7 @@ from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, read_head
 from monitor.program import VERSION
 from monitor.store.events import Event, Events, FindingFilter
-from monitor.store.history import History, Pause, SeenHead, pauses
+from monitor.store.history import History, Pause, SeenHead, Span, pauses
 from monitor.store.reading import AlertsAbout, Followed, KeptAlert, KeptEvidence, Reading
 from monitor.store.store import Store
 from monitor.trust.history import TrustHistory
@@ -61,6 +61,11 @@ def report_document(config: Config, store: Store, period: ReportPeriod, now: dat
     followed = reading.followed()
     logs = [
         _log(name, history, followed.get(name), keys.get(name.partition("/")[0]), period)
+        | _watched(
+            history.spans(name, period.begin, period.end, now, config.longest_pause(name)),
+            period,
+            history.trouble_before(name, period.begin),
+        )
         for name in sorted({*history.logs(), *followed})
     ]
     counts = events.count(wanted)
@@ -119,9 +124,6 @@ def _log(
     count, heads = history.heads_between(name, period.begin, period.end)
     within = [head for head in heads if head.seen_at >= period.begin]
     before = [head for head in heads if head.seen_at < period.begin]
-    spans = history.spans(name, period.begin, period.end)
-    missed = list(pauses(spans, period.begin, period.end, history.trouble_before(name, period.begin)))
-    watched = (period.end - period.begin) - sum((each.length for each in missed), timedelta())
     shown = [_head(head, key) for head in heads]
     return {
         "log": name,
@@ -136,8 +138,16 @@ def _log(
         "heads_seen": count,
         "heads": shown,
         "heads_left_out": max(0, count - len(within)),
-        "seconds_watched": int(watched.total_seconds()),
-        "seconds_not_watched": int(sum((each.length for each in missed), timedelta()).total_seconds()),
+    }
+
+
+def _watched(spans: Sequence[Span], period: ReportPeriod, before: Owner | None) -> dict[str, Any]:
+    """The times outside all spans; `before` is the owner of a pause that began before the period."""
+    missed = list(pauses(spans, period.begin, period.end, before))
+    lost = sum((each.length for each in missed), timedelta())
+    return {
+        "seconds_watched": int((period.end - period.begin - lost).total_seconds()),
+        "seconds_not_watched": int(lost.total_seconds()),
         "not_watched": [_pause(each) for each in sorted(missed, key=_longest_first)[:_MOST_PAUSES]],
         "pauses": len(missed),
     }

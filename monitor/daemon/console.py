@@ -113,14 +113,15 @@ class _Pages:
         )
 
     def log(self, log: str) -> Response:
-        _, document = self._console.look()
+        now, month = self._console.clock(), self._month()
+        whole, document = self._console.look()
         status = next((each for each in document["logs"] if each["name"] == log), None)
         heads = self._history.heads(log, _HEADS)
         if status is None and not heads:
             raise _unknown("log", log)
-        now, month = self._console.clock(), self._month()
         days = self._history.days(log, month.date(), now.date())
-        spans = self._history.spans(log, month, now)
+        longest_pause = next((each.longest_pause for each in whole.logs if each.name == log), timedelta())
+        spans = self._history.spans(log, month, now, now, longest_pause)
         missed = list(pauses(spans, spans[0].began, now, None)) if spans else []
         return self._html(
             "log.html.j2",

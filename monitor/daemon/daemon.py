@@ -222,7 +222,7 @@ class Daemon:
             names = [rule.id for rule in rules.held.rules.rules if rule.id != CANARY]
             for channel in config.weekly:
                 of_channel = rules_of(channel, names, rules.held.notify, config.notify)
-                summary = weekly_summary(store, channel, of_channel, self._timing.clock())
+                summary = weekly_summary(store, channel, of_channel, self._timing.clock(), config.longest_pause)
                 if summary is not None:
                     store.tell(summary, channel)
 

@@ -4,7 +4,7 @@ It distinguishes a quiet channel from a broken one. The week is the ISO week (Mo
 all replicas make the same summary and send it once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,8 +28,12 @@ def last_week(now: datetime) -> tuple[datetime, datetime]:
     return end - _WEEK, end
 
 
-def weekly_summary(store: Store, channel: str, rules: Sequence[str], now: datetime) -> Alert | None:
+def weekly_summary(
+    store: Store, channel: str, rules: Sequence[str], now: datetime, longest_pause: Callable[[str], timedelta]
+) -> Alert | None:
     """The summary of last week for a channel that gets alerts of `rules`; `None` if it was sent or is too early.
+
+    `longest_pause` is the time between two passes in which a log still counts as watched.
 
     It is too early if no log was followed before the week ended.
     """
@@ -39,7 +43,7 @@ def weekly_summary(store: Store, channel: str, rules: Sequence[str], now: dateti
     if reading.alerts(1, ids=[identifier]) or all(each.baseline_at >= end for each in reading.followed().values()):
         return None
     counts = _counts(store, rules, begin, end)
-    coverage, missed = _coverage(store, begin, end)
+    coverage, missed = _coverage(store, begin, end, now, longest_pause)
     unexpected = counts[Outcome.UNEXPECTED.value]
     trouble = [
         each
@@ -94,7 +98,9 @@ def _counts(store: Store, rules: Sequence[str], begin: datetime, end: datetime) 
     return {outcome.value: found.get(outcome.value, 0) for outcome in Outcome}
 
 
-def _coverage(store: Store, begin: datetime, end: datetime) -> tuple[list[tuple[str, str]], bool]:
+def _coverage(
+    store: Store, begin: datetime, end: datetime, now: datetime, longest_pause: Callable[[str], timedelta]
+) -> tuple[list[tuple[str, str]], bool]:
     """One fact for each log (entries read, time without watching), and true if there is a gap."""
     history, rows, missed = History(store.database), [], False
     followed = Reading(store.database).followed()
@@ -102,7 +108,7 @@ def _coverage(store: Store, begin: datetime, end: datetime) -> tuple[list[tuple[
         days = history.days(log, begin.date(), (end - timedelta(microseconds=1)).date())
         read = days[-1].last - days[0].first if days else 0
         since = max(begin, min(each.baseline_at, end))
-        spans = history.spans(log, since, end)
+        spans = history.spans(log, since, end, now, longest_pause(log))
         gone = sum((pause.length for pause in pauses(spans, since, end, None)), timedelta())
         is_final = each.position.head.head.final
         missed = missed or (gone >= timedelta(hours=1) and not is_final)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, and_, func, select, update
 
 from alerts.alert import Owner
@@ -280,15 +281,19 @@ class History:
                 for row in connection.execute(query.order_by(_DAY.c.day))
             ]
 
-    def spans(self, log: str, begin: datetime, end: datetime) -> list[Span]:
-        """Times within `[begin, end)` in which a log was watched, oldest first, cut to it."""
+    def spans(self, log: str, begin: datetime, end: datetime, now: datetime, longest_pause: timedelta) -> list[Span]:
+        """Times within `[begin, end)` in which a log was watched, oldest first, cut to it.
+
+        The newest one lasts until `now` while a pass that succeeds now would extend it: a log is not unwatched between
+        two polls.
+        """
         query = select(_SPAN).where(_SPAN.c.log == log, _SPAN.c.ended_at >= begin, _SPAN.c.began_at < end)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(_SPAN.c.began_at.desc()).limit(_MOST_SPANS)).all()[::-1]
-        return [
-            Span(max(row.began_at, begin), min(row.ended_at, end), Owner(row.trouble) if row.trouble else None)
-            for row in rows
-        ]
+        found = [Span(row.began_at, row.ended_at, Owner(row.trouble) if row.trouble else None) for row in rows]
+        if found and now - found[-1].ended <= longest_pause:
+            found[-1] = replace(found[-1], ended=max(found[-1].ended, now))
+        return [replace(each, began=max(each.began, begin), ended=min(each.ended, end)) for each in found]
 
     def trouble_before(self, log: str, at: datetime) -> Owner | None:
         """Owner of the trouble that kept passes from succeeding at a time; `None` when none was tried."""

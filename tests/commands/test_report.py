@@ -120,6 +120,16 @@ def test_hours_not_watched_are_told_with_whose_trouble_it_was(auditor: Auditor) 
     assert "21 hours" in page
 
 
+def test_a_report_between_two_polls_does_not_say_that_the_log_is_not_watched(auditor: Auditor) -> None:
+    auditor.hourly(3)
+    [told] = auditor.report("--from", "2026-06-01")["logs"]
+    assert (told["not_watched"], told["seconds_watched"]) == ([], 3 * 3600)
+    auditor.now += timedelta(hours=5)
+    auditor._clock.move_to(auditor.now)
+    [told] = auditor.report("--from", "2026-06-01")["logs"]
+    assert told["not_watched"][0]["trouble"] == "not-running", "control"
+
+
 def test_what_was_found_told_acknowledged_and_kept_is_in_it(auditor: Auditor, tmp_path: Path) -> None:
     log = auditor.served.log
     log.append(signing_body("refs/heads/evil"), signing_body())
@@ -260,16 +270,31 @@ def test_spans_join_while_passes_succeed_and_end_when_they_do_not(database: Data
     passed()
     began = clock.now
     end = NOW + timedelta(hours=1)
-    spans = history.spans(LOG, NOW, end)
+    spans = history.spans(LOG, NOW, end, end, limit)
     assert spans == [Span(NOW, NOW + timedelta(minutes=10), Owner.OURSELVES), Span(began, began)]
     assert list(pauses(spans, NOW, end, None)) == [
         Pause(NOW + timedelta(minutes=10), began, Owner.OURSELVES),
         Pause(began, end),
     ]
-    assert history.spans(LOG, NOW + timedelta(minutes=5), began)[0].began == NOW + timedelta(minutes=5)
+    assert history.spans(LOG, NOW + timedelta(minutes=5), began, end, limit)[0].began == NOW + timedelta(minutes=5)
     assert history.trouble_before(LOG, began) is Owner.OURSELVES
     [day] = history.days(LOG, NOW.date(), NOW.date())
     assert (day.passes, day.failures, day.lag, day.first, day.last) == (4, 2, 2, 3, 7)
+
+
+def test_the_time_since_the_newest_pass_is_a_pause_only_when_no_pass_succeeds_in_time(database: Database) -> None:
+    store, clock, history = a_store(database), Clock(), History(database)
+    limit = timedelta(minutes=5)
+    store.baseline(a_position(3), "index 3")
+    store.health.went_well(LOG, clock.now, None, progress=Pass(3, 0, limit))
+    store.health.went_wrong(LOG, clock.now, Owner.COULD_NOT_ASK, "timeout", "too slow")
+    for seconds, missed in ((0, 0), (30, 0), (300, 0), (301, 1), (3600, 1)):
+        now = NOW + timedelta(seconds=seconds)
+        found = list(pauses(history.spans(LOG, NOW, now, now, limit), NOW, now, None))
+        assert len(found) == missed, seconds
+    day = NOW + timedelta(seconds=60)
+    spans = history.spans(LOG, NOW, day, NOW + timedelta(hours=1), limit)
+    assert list(pauses(spans, NOW, day, None)) == [Pause(NOW, day, Owner.COULD_NOT_ASK)], "a period that is over"
 
 
 def test_heads_of_one_size_are_all_in_a_report(database: Database) -> None:

@@ -284,6 +284,8 @@ def test_the_pages_change_nothing(place: Place) -> None:
 
 def test_a_log_page_shows_its_history(place: Place) -> None:
     found(place)
+    place.clock.advance(seconds=30)
+    assert "No pause since following began." in place.client.get(f"/logs/{LOG}").text
     place.clock.advance(hours=3)
     place.store.health.went_wrong(LOG, place.clock.now, Owner.COULD_NOT_ASK, "timeout", "too slow")
     page = " ".join(place.client.get(f"/logs/{LOG}").text.split())

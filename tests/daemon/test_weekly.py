@@ -15,6 +15,7 @@ from tests.support.parts import LOG, Clock, a_batch, a_finding, a_position, a_st
 
 MONDAY = datetime(2026, 3, 9, tzinfo=UTC)
 BEGIN = MONDAY - timedelta(days=7)
+LIMIT = timedelta(hours=2)
 
 
 @pytest.fixture
@@ -33,15 +34,14 @@ def store(database: Database, clock: Clock) -> Store:
 
 def watch(store: Store, clock: Clock, until: datetime) -> None:
     """Watch hour by hour; the nine entries come in the middle of the week before `MONDAY`."""
-    limit = timedelta(hours=2)
     while clock.now < until:
         size = 9 if clock.now >= MONDAY - timedelta(days=4) else 0
-        store.health.went_well(LOG, clock.now, None, progress=Pass(size, 0, limit))
+        store.health.went_well(LOG, clock.now, None, progress=Pass(size, 0, LIMIT))
         clock.advance(hours=1)
 
 
 def facts(store: Store, clock: Clock, rules: list[str]) -> tuple[str, dict[str, str]]:
-    summary = weekly_summary(store, "mail", rules, clock.now)
+    summary = weekly_summary(store, "mail", rules, clock.now, lambda _log: LIMIT)
     assert summary is not None
     return summary.title, dict(summary.facts)
 
@@ -53,18 +53,25 @@ def test_a_quiet_week_says_that_nothing_unexpected_was_found_and_what_was_read(s
     assert told[LOG] == "9 entries read and proven, watched throughout"
 
 
+def test_the_time_until_the_first_pass_of_the_next_week_is_no_gap(store: Store, clock: Clock) -> None:
+    watch(store, clock, MONDAY)
+    assert facts(store, clock, [])[1][LOG] == "9 entries read and proven, watched throughout"
+    clock.now = MONDAY + timedelta(hours=2)
+    assert facts(store, clock, [])[1][LOG].endswith("not watched for 60 minutes"), "control"
+
+
 def test_it_is_told_once_and_asks_for_nothing(store: Store, clock: Clock) -> None:
     watch(store, clock, MONDAY + timedelta(hours=2))
-    summary = weekly_summary(store, "mail", [], clock.now)
+    summary = weekly_summary(store, "mail", [], clock.now, lambda _log: LIMIT)
     assert summary is not None
     assert [store.tell(summary, "mail"), store.tell(summary, "mail")] == [True, False]
-    assert weekly_summary(store, "mail", [], clock.now) is None
-    assert weekly_summary(store, "hook", [], clock.now) is not None, "another channel has its own"
+    assert weekly_summary(store, "mail", [], clock.now, lambda _log: LIMIT) is None
+    assert weekly_summary(store, "hook", [], clock.now, lambda _log: LIMIT) is not None, "another channel has its own"
     assert Reading(store.database).open_alerts() == {}
     [sent] = store.outbox.claim("mail", clock.now, timedelta(minutes=1), 9)
     assert sent.alert == summary
     clock.advance(days=7)
-    assert weekly_summary(store, "mail", [], clock.now) is not None
+    assert weekly_summary(store, "mail", [], clock.now, lambda _log: LIMIT) is not None
 
 
 def test_findings_of_the_channels_rules_gaps_and_lies_are_in_the_title(store: Store, clock: Clock) -> None:
@@ -82,11 +89,11 @@ def test_findings_of_the_channels_rules_gaps_and_lies_are_in_the_title(store: St
 def test_nothing_is_told_of_a_week_in_which_nothing_was_followed(database: Database, clock: Clock) -> None:
     store = a_store(database, ["mail"], clock)
     clock.now = MONDAY + timedelta(hours=1)
-    assert weekly_summary(store, "mail", [], clock.now) is None
+    assert weekly_summary(store, "mail", [], clock.now, lambda _log: LIMIT) is None
     store.baseline(a_position(0, head=9), "index 0")
-    assert weekly_summary(store, "mail", [], clock.now) is None
+    assert weekly_summary(store, "mail", [], clock.now, lambda _log: LIMIT) is None
     clock.advance(days=7)
-    assert weekly_summary(store, "mail", [], clock.now) is not None
+    assert weekly_summary(store, "mail", [], clock.now, lambda _log: LIMIT) is not None
 
 
 def test_weeks_are_iso_weeks() -> None:
