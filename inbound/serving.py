@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
@@ -21,6 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 512
 # Connections that asyncio accepts from a socket at once, before it handles the first of them.
 _AT_ONCE: Final = 4
+_WAKE_SECONDS: Final = 1.0
 
 
 def listener(host: str, port: int, *, only_v6: bool = True, backlog: int = _BACKLOG) -> socket.socket:
@@ -75,6 +77,16 @@ class _Abandoned:
 def serve(config: uvicorn.Config, sockets: list[socket.socket], ready: str) -> None:
     """Serve until SIGTERM or SIGINT; prints `ready` once requests are answered."""
     _Announcing(config, ready).run(sockets)
+
+
+def wait_for_end(ended: threading.Event) -> None:
+    """Wait in the main thread until a handler of a signal sets `ended`.
+
+    The system may hand the signal to any thread, as after SIGCONT; Python runs the handler in the main thread once that
+    wakes up. A wait without an end would sleep on.
+    """
+    while not ended.wait(_WAKE_SECONDS):
+        pass
 
 
 class QuietServer(uvicorn.Server):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from alerts.alert import counted
+from inbound.serving import wait_for_end
 from monitor.commands.peers import index_reader
 from monitor.commands.site import site_server
 from monitor.commands.terminal import note
@@ -95,7 +96,7 @@ def serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thre
     logs, rules = len(monitor.watches), len(monitor.rules.held.rules.rules)
     _LOG.info("started logs=%d rules=%d", logs, rules)
     manager.ready(f"following {counted(logs, 'log')} with {counted(rules, 'rule')}")
-    stop.wait()
+    wait_for_end(stop)
     _LOG.info("stopping")
     manager.stopping()
     for each in (server, subscribers):

@@ -32,6 +32,8 @@ def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
     Examples:
       signwatch site --config /etc/signwatch/signwatch.yaml
     """
+    from inbound.serving import wait_for_end  # noqa: PLC0415  imports a server's libraries
+
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
         configured = site_of(settings)
@@ -41,7 +43,7 @@ def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
             signal.signal(number, lambda _number, _frame: stop.set())
         server.start()
         note(f"signwatch {VERSION}: site for subscribers on {server.url}, as {configured.public_url}")
-        stop.wait()
+        wait_for_end(stop)
         _LOG.info("stopping")
         server.stop()
 

@@ -1,20 +1,17 @@
 """`signwatch status`: the state of every log, from the database, with or without a running daemon."""
 
-import json
-import socket
 from typing import Annotated, Any, Final
 
 import typer
 
 from alerts.alert import Severity, counted
-from alerts.inert import inert_line
+from monitor.commands.running_daemon import DaemonState, ask_daemon
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
 from monitor.daemon.disk import disk_document, disk_use
 from monitor.daemon.status import read_status, status_document
 from monitor.judging.coverage import rule_coverage
 from monitor.judging.rule_file import read_rules
-from monitor.model.errors import FetchFailed
 from monitor.program import utc_now
 from monitor.store.coverage import RuleCoverage
 from monitor.store.database import open_database
@@ -22,9 +19,6 @@ from monitor.store.reading import Followed, Reading
 from monitor.store.store import Store
 
 _SHOWN: Final = 20
-_MOST_REASONS: Final = 1 << 20
-_LONGEST: Final = 1_000
-_CONNECT_SECONDS: Final = 1.0
 
 
 def status(
@@ -38,8 +32,9 @@ def status(
 ) -> None:
     """Show the position of every log, the entries that rules were not offered, and every fault.
 
-    If a daemon runs on this configuration, the command asks it for further faults, at the address under `web`. Exits
-    1 when evidence against a log is open or a log misbehaves now, 3 when the status is not green for another reason.
+    If a daemon runs on this configuration, the command asks it for further faults, at the address under `web`, for
+    ten seconds at most. Exits 1 when evidence against a log is open or a log misbehaves now, 3 when the status is not
+    green for another reason, such as a daemon that takes the connection and does not answer.
 
     Examples:
       signwatch status
@@ -50,9 +45,12 @@ def status(
     database = open_database(settings.database)
     try:
         store = Store(database, clock=utc_now, route=lambda _alert: settings.notify)
-        found = read_status(settings, store, utc_now(), daemon_reasons(settings))
+        passes = (each.last_pass_at for each in store.health.all().values())
+        daemon = ask_daemon(settings, max((at for at in passes if at is not None), default=None))
+        found = read_status(settings, store, utc_now(), () if daemon is None else daemon.reasons)
         use = disk_use(settings, store, utc_now())
         document = status_document(found, store) | {"disk": disk_document(use)}
+        document["daemon"] = None if daemon is None else daemon.document()
         followed = Reading(database).followed()
         asked = _asked_for(settings, store, followed, only)
     finally:
@@ -71,6 +69,8 @@ def status(
             )
         for reason in found.reasons:
             note(reason, "red")
+        if daemon is not None and daemon.state is DaemonState.STRANGER:
+            note(daemon.detail, "yellow")
     if found.misbehaved:
         raise leave(Exit.MISBEHAVED)
     raise leave(Exit.FINE if found.ready else Exit.UNFINISHED)
@@ -134,36 +134,6 @@ def _show_alerts(document: dict[str, Any]) -> None:
     say(f"open alerts: {told}", "bold red" if counts.get(Severity.PAGE.value) else "yellow")
     rows = [(each["id"][:12], each["at"], each["severity"], each["title"]) for each in document["open_alerts"]]
     table(("open alert", "at", "severity", "title"), rows)
-
-
-def daemon_reasons(settings: Config) -> list[str]:
-    """Faults that only the running daemon knows, such as a full disk or unread rules.
-
-    The list is empty if no daemon answers: a missing daemon is no fault of the state.
-    """
-    if settings.web is None or settings.web.port == 0:
-        return []
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web.host, settings.web.host)  # noqa: S104
-    url = f"http://[{host}]:{settings.web.port}" if ":" in host else f"http://{host}:{settings.web.port}"
-    try:
-        socket.create_connection((host, settings.web.port), _CONNECT_SECONDS).close()
-    except (OSError, UnicodeError):  # `UnicodeError`: a text that can be no host's name
-        return []
-    # Only for a daemon that listens: importing the HTTP client takes longer than asking one.
-    from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed  # noqa: PLC0415
-    from outbound.transport import HttpLimits  # noqa: PLC0415
-
-    fetcher = HttpFetcher(url, limits=HttpLimits(connect=_CONNECT_SECONDS, operation=3.0, total=5.0))
-    try:
-        answer = json.loads(fetcher.get("api/reasons.json", max_bytes=_MOST_REASONS, expect=Expect.JSON))
-        reasons = answer["daemon"]
-    except ServerFailed as error:
-        return [f"the daemon at {url} is ill: {inert_line(error.body.decode('utf-8', 'replace'), _LONGEST)}"]
-    except (FetchFailed, ValueError, KeyError, TypeError):
-        return []
-    finally:
-        fetcher.close()
-    return [inert_line(str(each), _LONGEST) for each in reasons] if isinstance(reasons, list) else []
 
 
 def _asked_for(

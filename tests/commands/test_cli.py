@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from monitor.cli import run_command
+from monitor.commands import running_daemon
 from monitor.store.database import open_database
 from tests.support.entries import (
     ARTIFACT,
@@ -520,7 +521,9 @@ def test_channels_can_be_tried(signwatch: Command) -> None:
     assert "did not take it" in signwatch.err
 
 
-def test_the_daemon_serves_delivers_reloads_and_ends_in_order(signwatch: Command) -> None:
+def test_the_daemon_serves_delivers_reloads_and_ends_in_order(
+    signwatch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = signwatch.served
     port = free_port()
     served.write_files(port)
@@ -550,6 +553,11 @@ def test_the_daemon_serves_delivers_reloads_and_ends_in_order(signwatch: Command
         wait_until("it is not ready: a bad rule file is no reason to stop, but not green", is_told, process)
         assert signwatch("status") == 3, "what only the daemon knows is asked of it"
         assert "rules.yaml" in signwatch.err
+        process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(running_daemon, "_ANSWER_SECONDS", 1)
+        assert signwatch("status") == 3, "the kernel takes connections for a stopped process"
+        assert "accepts connections and does not answer" in signwatch.err
+        process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, errors.read_text(encoding="utf-8")
         assert "Traceback" not in errors.read_text(encoding="utf-8")
