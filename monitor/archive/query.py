@@ -11,10 +11,13 @@ from monitor.archive.reading import KeySpan
 from monitor.archive.rows import fingerprint_bytes
 from monitor.archive.search_index import LONGEST, TEXTS, KeyKind, lowered, text_key, value_key
 from rules.pattern import glob_prefix
+from rules.subject import HOSTS
 
 MOST_OF_A_PAGE: Final = 1_000_000
 """`Query.most` of a query over HTTP: about a second of work."""
 ALGORITHMS: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
+_PLACES: Final = tuple(f"{host}/" for host in HOSTS)
+_LONGEST_HOST: Final = max(map(len, _PLACES))
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "w": timedelta(weeks=1)}
 _LONGEST_AGE: Final = 7
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
@@ -93,6 +96,15 @@ def guessed_match(text: str) -> MatchMode:
     if "*" not in text:
         return MatchMode.EXACT
     return MatchMode.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else MatchMode.GLOB
+
+
+def whole_name(text: str) -> str:
+    """A name or pattern with the scheme of archived names: `github.com/acme/*` is `https://github.com/acme/*`.
+
+    Certificates name a repository by its URL, and people write it without the scheme. Without this the answer would be
+    "no entry, complete" although entries match.
+    """
+    return f"https://{text}" if text[:_LONGEST_HOST].lower().startswith(_PLACES) else text
 
 
 def read_moment(text: str, now: datetime) -> datetime:

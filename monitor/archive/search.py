@@ -69,7 +69,7 @@ class Archive:
 
     def __init__(self, files: ArchiveFiles, followed: Sequence[str] = ()) -> None:
         """`followed` are the logs that an answer should cover: its coverage names those that are not archived."""
-        self.files, self._followed = files, tuple(followed)
+        self.files, self.followed = files, tuple(followed)
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
         self._keys = KeyCache(_KEPT_GROUPS)
@@ -281,7 +281,7 @@ class Archive:
                 )
             )
         known = {name for log in (*manifests, *manifests.unread) for name in (log, log.partition("/")[0])}
-        asked = query.logs or self._followed
+        asked = query.logs or self.followed
         unread = tuple((log, str(why)) for log, why in sorted(manifests.unread.items()) if query.wants(log))
         return SearchCoverage(tuple(logs), tuple(sorted(name for name in asked if name not in known)), unread)
 

@@ -20,7 +20,7 @@ from monitor.archive.answer import ArchiveRow, SearchAnswer, SearchCoverage, row
 from monitor.archive.csv_rows import CSV_HEAD, csv_line
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
-from monitor.archive.query import BadQuery, MatchMode, Query, guessed_match, read_moment
+from monitor.archive.query import BadQuery, MatchMode, Query, guessed_match, read_moment, whole_name
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
@@ -118,6 +118,7 @@ def search(
     _check_outputs(entry, complete, (as_json, as_csv, parquet is not None, prove is not None, complete is not None))
     settings = load_config(config)
     archive = archive_of(settings)
+    _check_logs(archive, logs or ())
     verdicts = Verdicts(settings)
     if entry is not None or text is None:
         if entry is None or text is not None:
@@ -130,6 +131,7 @@ def search(
         else:
             _show(answer, verdicts(answer.rows))
         raise leave(Exit.FINE)
+    text = text if match is not None else _whole_name(text)
     query = Query(
         text,
         frozenset(_kind(each) for each in kind or ()),
@@ -170,6 +172,23 @@ def _check_outputs(entry: str | None, complete: Path | None, outputs: Sequence[b
         raise typer.BadParameter("give only one of --json, --csv, --parquet, --prove and --complete")
     if entry is not None and complete is not None:
         raise typer.BadParameter("--complete is of a value, not of one entry", param_hint="--complete")
+
+
+def _check_logs(archive: Archive, logs: Sequence[str]) -> None:
+    """Refuse a log that is neither followed nor archived. Without a trust root the followed logs may be unknown."""
+    manifests = archive.manifests()
+    known = {*archive.followed, *manifests, *manifests.unread}
+    names = {name for log in known for name in (log, log.partition("/")[0])}
+    for log in logs if archive.followed else ():
+        if log not in names and log.partition("/")[0] not in archive.followed:
+            raise typer.BadParameter(f"no log is named {log!r}; logs: {', '.join(sorted(known))}", param_hint="--log")
+
+
+def _whole_name(text: str) -> str:
+    whole = whole_name(text)
+    if whole != text:
+        note(f"searched for: {inert_line(whole, _WORD)}")
+    return whole
 
 
 def _one_entry(archive: Archive, entry: str) -> SearchAnswer:

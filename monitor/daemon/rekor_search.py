@@ -39,7 +39,7 @@ from alerts.inert import inert_json
 from monitor.archive.answer import ArchiveRow, SearchAnswer
 from monitor.archive.histogram import as_svg
 from monitor.archive.proofs import RunProver
-from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, MatchMode, Query, guessed_match, read_moment
+from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, MatchMode, Query, guessed_match, read_moment, whole_name
 from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
@@ -203,7 +203,9 @@ def page_search(archive: Archive) -> Callable[[str, str, str, int], SearchAnswer
     def search(text: str, since: str, until: str, limit: int) -> SearchAnswer:
         now = utc_now()
         begin, end = (read_moment(each, now) if each else None for each in (since, until))
-        query = Query(text, match=guessed_match(text), since=begin, until=end, limit=limit, most=MOST_OF_A_PAGE)
+        query = Query(
+            whole_name(text), match=guessed_match(text), since=begin, until=end, limit=limit, most=MOST_OF_A_PAGE
+        )
         return archive.search(query, per_day=True)
 
     return search
@@ -224,7 +226,7 @@ def _query(
     if any(at is not None and at.tzinfo is None for at in times):
         raise HTTPException(400, "since and until are times with a zone, such as 2026-01-31T00:00:00Z")
     return Query(
-        text,
+        text if match is not None else whole_name(text),
         frozenset() if kind is None else frozenset({known[kind]}),
         match or guessed_match(text),
         times[0],

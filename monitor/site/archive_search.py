@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer, SearchCoverage
-from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, Query, guessed_match, keys_of, read_moment
+from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, Query, guessed_match, keys_of, read_moment, whole_name
 from monitor.archive.rows import Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
@@ -25,7 +25,7 @@ from monitor.site.rendering import moment, number
 from monitor.site.search_form import MalformedSearchForm, SearchForm, SearchHit, SearchResult
 from monitor.site.sessions import RequestRefused
 from rules.pattern import glob_literals
-from rules.subject import HOSTS, MAX_TEXT, NotASubject, SubjectKind, read_subject
+from rules.subject import MAX_TEXT, NotASubject, SubjectKind, read_subject
 
 _NAMES: Final = frozenset({KeyKind.IDENTITY, KeyKind.REPOSITORY, KeyKind.WORKFLOW})
 _LEAST: Final = 3  # characters of a pattern beside its stars
@@ -150,11 +150,7 @@ def _name(text: str) -> _Named:
         raise NotASubject(f"At most {_MOST_STARS} stars can be searched for.")
     if sum(map(len, glob_literals(given))) < _LEAST:
         raise NotASubject(f"Write at least {_LEAST} characters beside the stars.")
-    lowered = given.lower()
-    if lowered.startswith("http://"):
-        given = f"https://{given[7:]}"
-    elif lowered.startswith(tuple(f"{host}/" for host in HOSTS)):
-        given = f"https://{given}"
+    given = f"https://{given[7:]}" if given.lower().startswith("http://") else whole_name(given)
     query = Query(given, _NAMES, guessed_match(given))
     try:
         keys_of(query)

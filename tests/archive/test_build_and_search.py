@@ -13,6 +13,7 @@ from monitor.archive.ranges import VERSION
 from monitor.archive.rows import decoded
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import read_manifest, read_rows
+from monitor.daemon.rekor_search import page_search
 from monitor.model.log_source import LogApi, LogEntry
 from rules.pattern import glob_matches
 from sigstore_entries.signing import EntryRef, Signing
@@ -155,6 +156,29 @@ def test_footers_are_kept_within_a_bound_that_no_number_of_ranges_passes(
 def test_a_log_of_which_nothing_is_archived_is_named(place: Place) -> None:
     _, said = place.run("search", "dev3@example.com")
     assert "not covered: rekor-v2" in said
+
+
+@pytest.mark.parametrize(
+    "given", ["github.com/org1/*", "GitHub.com/org1/*", "github.com/org1/repo4", "github.com/*1/re*o4*"]
+)
+def test_a_repository_is_found_as_people_write_it(place: Place, given: str) -> None:
+    place.build()
+    entries, summary = place.found(f"https://{given}", "--trusted")
+    assert entries, "control: the name with its scheme"
+    assert (place.found(given, "--trusted")[0], place.found(given)[1]) == (entries, place.found(f"https://{given}")[1])
+    assert f"https://{given}" in place.run("search", given)[1], "the text that was searched for is told"
+    assert place.found(given, "--match", "glob")[0] == [], "the text of a chosen comparison stays as it is"
+    whole = page_search(place.archive)(f"https://{given}", "", "", 5)
+    assert page_search(place.archive)(given, "", "", 5).total == whole.total == summary["total"]
+
+
+def test_a_log_that_is_neither_followed_nor_archived_is_misuse(place: Place) -> None:
+    assert "not covered: rekor-v2" in place.run("search", "dev3@example.com", "--log", "rekor-v2")[1], "control"
+    said = place.run("search", "dev3@example.com", "--log", "rekor-v3", expect=2)[1]
+    assert "no log is named 'rekor-v3'; logs: rekor-v2" in said
+    place.build()
+    for log, code in (("rekor-v2", 0), ("rekor-v2/17", 0), ("rekor-v3", 2), ("rekor-v3/17", 2)):
+        place.run("search", "dev3@example.com", "--log", log, expect=code)
 
 
 def test_building_goes_on_where_it_was_and_joins_what_meets(place: Place) -> None:
