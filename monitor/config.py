@@ -94,6 +94,8 @@ def _read_name(node: Node) -> str:
 
 def _read_url(node: Node) -> str:
     text = read_text(node)
+    if "://" not in text:
+        raise Misplaced("the base URL of a log begins with https:// or http://", node)
     try:
         parts = urlsplit(text)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -112,6 +114,10 @@ def _read_repository(node: Node) -> str:
         refused = True
     if refused:
         raise Misplaced(f"{shown_url(text)!r} is not the URL of a repository, without user and password", node)
+    if text not in PUBLIC_TRUST and not text.startswith(("https://", "http://")):
+        raise Misplaced(
+            f"write {', '.join(PUBLIC_TRUST)}, or the URL of a repository, which begins with https://", node
+        )
     return text
 
 

@@ -17,6 +17,7 @@ from settings.reading import (
     read_choice,
     read_duration,
     read_flag,
+    read_host,
     read_list,
     read_listen,
     read_positive,
@@ -83,7 +84,7 @@ def read_network(node: Node) -> str:
 class MailConfig(Struct, frozen=True):
     """The SMTP server for mail, and the sender's address."""
 
-    server: Annotated[str, written(read_text, TEXT)]
+    server: Annotated[str, written(read_host, TEXT)]
     sender: Annotated[str, written(_read_address, TEXT, "from")]
     port: Annotated[int, written(read_positive, COUNT)] = 587
     security: Annotated[str, written(lambda node: read_choice(node, SECURITY), choice(SECURITY))] = "starttls"

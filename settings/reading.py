@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Final, TypeVar
 
 from settings.document import Misplaced, Node, YamlMapping, YamlScalar, YamlSequence
@@ -17,6 +18,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?", re.ASCII)
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
 _LARGEST_PORT: Final = 65535
+_HOST = re.compile(r"[^\s:/@?#\[\]]+")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 # A NUL or a newline in a name is always a mistake, and a person cannot check unprintable text.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -126,6 +128,19 @@ def read_listen(node: Node) -> tuple[str, int]:
     if match is None or int(match[2]) > _LARGEST_PORT:
         raise Misplaced('not an address and a port such as "127.0.0.1:9464"', node)
     return match[1].strip("[]"), int(match[2])
+
+
+def read_host(node: Node) -> str:
+    """Name or address of a host, without a scheme or a port."""
+    text = read_text(node)
+    try:
+        ip_address(text)
+    except ValueError:
+        if not _HOST.fullmatch(text):
+            raise Misplaced(
+                f"{text[:80]!r} is not the name or address of a host alone: a port goes into `port`", node
+            ) from None
+    return text
 
 
 def read_flag(node: Node) -> bool:

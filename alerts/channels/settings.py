@@ -24,7 +24,7 @@ from settings.models import (
     read_model,
     written,
 )
-from settings.reading import Fields, read_between, read_choice, read_decimal, read_flag, read_list, read_text
+from settings.reading import Fields, read_between, read_choice, read_decimal, read_flag, read_host, read_list, read_text
 
 _MAX_SECRET: Final = 64 * 1024
 # A channel's name is part of every idempotency key and a metric label.
@@ -140,7 +140,7 @@ class SlackSettings(ChannelSettings, frozen=True, kw_only=True):
 class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     """SMTP. Without `port` the usual port of `security`."""
 
-    host: Annotated[str, _LINE]
+    host: Annotated[str, written(read_host, TEXT)]
     port: Annotated[
         int | None,
         written(lambda node: read_between(node, 1, 65_535), {"type": "integer", "minimum": 1, "maximum": 65_535}),

@@ -9,12 +9,14 @@ import typer
 from msgspec.structs import fields
 
 from alerts.alert import counted
-from alerts.channels.settings import SecretFile
+from alerts.channels.settings import JsonlSettings, SecretFile
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
-from monitor.config import Config, config_schema, load_config
+from monitor.config import Config, TrustConfig, config_schema, load_config
 from monitor.daemon.assembly import build_channels
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import BadConfig, OwnFault
+from monitor.store.database import check_place
+from monitor.trust.trust_root import MAX_SIZE, read_trust_root
 from settings.schema import schema_text
 
 _MAY_BE_MISSING: Final = frozenset({"canary: token_file", "site: key_file"})
@@ -63,16 +65,41 @@ def _summary(settings: Config) -> str:
 
 def _problems(settings: Config) -> Iterator[str]:
     """Each mistake for which `signwatch run` would refuse to start, as a sentence."""
-    for look in (lambda: build_channels(settings), lambda: RuleKeeper(settings.rules, settings.channels)):
+    told = ""
+    for look in (
+        lambda: check_place(settings.database),
+        lambda: _check_trust(settings.trust),
+        lambda: build_channels(settings),
+        lambda: RuleKeeper(settings.rules, settings.channels),
+    ):
         try:
             look()
         except (BadConfig, OwnFault) as error:
-            yield str(error)
+            problem = " ".join(str(error).splitlines())
+            told += problem
+            yield problem
     if not settings.notify:
         yield f"{settings.path}: `notify` names no channel: `signwatch run` refuses to start"
     for what, path in _files(settings):
-        if not path.is_file():
+        # A channel that cannot be made names the file that it lacks.
+        if not path.is_file() and str(path) not in told:
             yield f"{what}: there is no file {path}"
+    for name, channel in settings.channels.items():
+        if isinstance(channel, JsonlSettings) and not channel.path.parent.is_dir():
+            yield f"channels: {name}: path: there is no folder {channel.path.parent}, and the channel makes none"
+
+
+def _check_trust(trust: TrustConfig) -> None:
+    """Read the trusted root, or look for the first root of the repository. Raises `OwnFault`."""
+    if trust.tuf is not None:
+        from monitor.trust.tuf import first_root, repository_url
+
+        first_root(repository_url(trust.tuf), trust.tuf_root)
+    elif trust.trusted_root is not None and trust.trusted_root.is_file():
+        try:
+            read_trust_root(trust.trusted_root.read_bytes()[: MAX_SIZE + 1])
+        except (OSError, OwnFault) as error:
+            raise OwnFault(f"trust: trusted_root: {trust.trusted_root}: {error}") from error
 
 
 def _remarks(settings: Config) -> Iterator[str]:

@@ -79,7 +79,7 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
         words = {True: ("ok", "green"), False: ("BAD", "bold red"), None: ("note", "yellow")}
         for check in checks:
             word, style = words[check.fine]
-            say(f"{word:<5} {check.what}: {check.told}", style)
+            say(f"{word:<5} {check.what}: {' '.join(check.told.splitlines())}", style)
     raise leave(Exit.UNFINISHED if any(check.fine is False for check in checks) else Exit.FINE)
 
 

@@ -211,6 +211,11 @@ def open_database(where: str, *, check: bool = False) -> Database:
     return database
 
 
+def check_place(where: str) -> None:
+    """Refuse a place for which this installation has no driver; asks no server. Raises `OwnFault`."""
+    _engine(where, sqlite_path(where)).dispose()
+
+
 def sqlite_path(where: str) -> Path | None:
     """File of a SQLite database given as a path or a `sqlite:///` URL; `None` for a server."""
     if "://" not in where:

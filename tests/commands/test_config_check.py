@@ -26,11 +26,21 @@ notify: [hook]
 """
 
 
+HOOK = CONFIG[CONFIG.index("{type: webhook") : CONFIG.index("\nnotify")]
+MAIL = "{type: email, from: watch@acme.example, to: team@acme.example"
+LOG_WITHOUT_SCHEME = "logs: [{name: v2, api: rekor-v2, url: 'log.example'}]\n"
+
+
+def edit(place: Path, old: str, new: str) -> None:
+    assert old in CONFIG
+    (place / "signwatch.yaml").write_text(CONFIG.replace(old, new))
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "signwatch.yaml").write_text(CONFIG)
     (tmp_path / "rules.yaml").write_text(RULES)
-    (tmp_path / "root.json").write_text("{}")
+    (tmp_path / "root.json").write_text('{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
     (tmp_path / "credentials").mkdir()
     secret = tmp_path / "credentials" / "hook"
     secret.write_text("whsec_" + base64.b64encode(bytes(32)).decode() + "\n")
@@ -80,6 +90,20 @@ def test_folders_that_systemd_names_are_put_in(place: Path) -> None:
             lambda place: (place / "signwatch.yaml").write_text(CONFIG.replace("type: webhook", "type: pigeon")),
             "channels.hook.type: must be one of",
         ),
+        (lambda place: (place / "root.json").write_text("{}"), "root.json: not a trusted root"),
+        (
+            lambda place: edit(place, "{trusted_root: root.json}", "{tuf: public_good}"),
+            ":3:14: trust.tuf: write public-good",
+        ),
+        (lambda place: edit(place, "{trusted_root: root.json}", "{tuf: 'https://tuf.example'}"), "no first root"),
+        (lambda place: edit(place, "${STATE_DIRECTORY}/signwatch.db", "postgres://u@h/db"), "dialects:postgres"),
+        (lambda place: edit(place, HOOK, "{type: jsonl, path: absent/alerts.jsonl}"), "hook: path: there is no folder"),
+        (
+            lambda place: edit(place, HOOK, f"{MAIL}, host: 'mail.example:587'}}"),
+            ":6:78: channels.hook: host: 'mail.example:587'",
+        ),
+        (lambda place: edit(place, HOOK, f"{MAIL}, host: 'smtp://mail.example'}}"), "a port goes into `port`"),
+        (lambda place: edit(place, "rules: r", f"{LOG_WITHOUT_SCHEME}rules: r"), "begins with https:// or http://"),
     ],
 )
 def test_each_thing_that_run_would_refuse_is_a_problem(
@@ -88,6 +112,24 @@ def test_each_thing_that_run_would_refuse_is_a_problem(
     assert callable(break_it)
     break_it(place)
     assert told in str(check(capsys, expect=2))
+
+
+def test_a_problem_is_one_line_and_told_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "credentials" / "hook").unlink()
+    [problem] = check(capsys, expect=2)["problems"]
+    assert run_command(["config", "check"]) == 2
+    assert capsys.readouterr().out.splitlines() == [problem, "signwatch.yaml: 1 problem"]
+    edit(place, "type: webhook", "type: pigeon")
+    run_command(["doctor"])
+    assert "\\n" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "host", ["mail.example", "localhost", "::1", "192.0.2.1", "smtp_relay.intern", "bücher.example"]
+)
+def test_a_host_is_a_name_or_an_address(place: Path, capsys: pytest.CaptureFixture[str], host: str) -> None:
+    edit(place, HOOK, f"{MAIL}, host: '{host}'}}")
+    assert check(capsys, expect=0)["problems"] == []
 
 
 def test_a_secret_that_others_can_read_is_a_remark(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
