@@ -132,12 +132,6 @@ def open_ledger(
     Raises `Unfinished`, `OwnFault`.
     """
     path = folder / f"{scope.id()}.db"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise OwnFault(
-            f"{folder}: the ledger of the scan cannot be kept here: {error.strerror}. Make the folder writable."
-        ) from error
     with _alone(path):
         if path.exists() and not resume:
             raise Unfinished(
@@ -152,21 +146,23 @@ def open_ledger(
         finally:
             store.close()
         _remove(path)
-        _lock_of(path).unlink(missing_ok=True)
 
 
 def _make(path: Path, scope: Scope, position: Position, last: int, clock: Callable[[], datetime]) -> None:
     """Make the ledger under another name and rename it, so that a crash leaves no incomplete ledger at its place."""
     new = path.with_suffix(".new")
     _remove(new)
-    write_draft(new, clock(), VERSION, with_site=False)
-    store = Store(open_database(str(new)), clock=clock, route=lambda _: ())
     try:
-        store.baseline(position, json.dumps({**asdict(scope), "end": last}))
+        write_draft(new, clock(), VERSION, with_site=False)
+        store = Store(open_database(str(new)), clock=clock, route=lambda _: ())
+        try:
+            store.baseline(position, json.dumps({**asdict(scope), "end": last}))
+        finally:
+            # Closing the last connection folds SQLite's write-ahead log into the file that is renamed.
+            store.close()
+        os.replace(new, path)  # noqa: PTH105  the rename that makes it so
     finally:
-        # Closing the last connection folds SQLite's write-ahead log into the file that is renamed.
-        store.close()
-    os.replace(new, path)  # noqa: PTH105  the rename that makes it so
+        _remove(new)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -192,20 +188,46 @@ def _asked(store: Store, path: Path, scope: Scope) -> int:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    lock = _lock_of(path)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock of a ledger, in a folder that is made if it is absent. Lock and new folder go at the end.
+
+    Raises `OwnFault`.
+    """
+    lock, running = _lock_of(path), OwnFault(f"{path}: this very scan is running already.")
+    descriptor, is_made = _lock_file(lock)
+    is_held = False
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A scan that ended meanwhile removed this file: the next one makes and locks another.
-            is_here = os.path.samestat(os.fstat(descriptor), lock.stat())
+            is_held = os.path.samestat(os.fstat(descriptor), lock.stat())
         except OSError as error:
-            raise OwnFault(f"{path}: this very scan is running already.") from error
-        if not is_here:
-            raise OwnFault(f"{path}: this very scan is running already.")
+            raise running from error
+        if not is_held:
+            raise running
         yield
     finally:
+        if is_held:
+            lock.unlink(missing_ok=True)
         os.close(descriptor)
+        if is_made:
+            with suppress(OSError):  # it holds an unfinished scan, or evidence
+                path.parent.rmdir()
+
+
+def _lock_file(lock: Path, tries: int = 3) -> tuple[int, bool]:
+    """Descriptor of the lock file, and true if its folder was made for it. Raises `OwnFault`."""
+    folder = lock.parent
+    is_made = not folder.exists()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), is_made
+    except OSError as error:
+        # Another scan that ended may have removed the folder in between.
+        if tries > 1 and isinstance(error, FileNotFoundError):
+            return _lock_file(lock, tries - 1)
+        raise OwnFault(
+            f"{folder}: the ledger of the scan cannot be kept here: {error.strerror}. Make the folder writable."
+        ) from error
 
 
 def _lock_of(path: Path) -> Path:

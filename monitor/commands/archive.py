@@ -200,6 +200,8 @@ def compact_archive(
     """
     files = files_of(load_config(config))
     stored = read_manifests(files)
+    if log is not None and not any(_is_named(name, log) for name in (*stored, *stored.unread)):
+        raise typer.BadParameter(f"nothing is archived of {log}")
     for name, manifest in sorted(stored.items()):
         if not _is_named(name, log):
             continue

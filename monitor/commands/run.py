@@ -19,7 +19,7 @@ from monitor.following.follower import Timing
 from monitor.judging.reevaluation import RecheckCounts, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import utc_now
-from monitor.store.database import sqlite_path
+from monitor.store.database import open_database, sqlite_path
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import Meter
 
@@ -54,8 +54,11 @@ def run(
         share_memory_of_threads()
     stop = threading.Event()
     timing = Timing(utc_now, stop.wait, stop.is_set)
+    path = sqlite_path(settings.database)
+    if path is not None and not path.exists():
+        open_database(settings.database).close()  # it refuses, before a lock file is made beside an absent database
     with ExitStack() as parts:
-        parts.enter_context(only_daemon(sqlite_path(settings.database)))
+        parts.enter_context(only_daemon(path))
         if once:
             raise leave(_once(_assembled(settings, Meter(), timing, parts)))
         from monitor.commands.serving import made_meter, serve

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from rich.progress import track
@@ -14,6 +14,7 @@ from rich.progress import track
 from alerts.alert import counted
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
+from monitor.model.errors import BadConfig
 from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.destinations import suspended_hosts
@@ -154,7 +155,7 @@ def bring(
     signwatch subscribers import subscribers.jsonl
     """
     wrong, done = [], 0
-    with _subscribers(config) as subscribers, source.open(encoding="utf-8") as file:
+    with _subscribers(config) as subscribers, _opened(source) as file:
         subscribers.record_action(_operator(), "import", "", str(source))
         for number, line in enumerate(track(file, "importing", disable=not sys.stderr.isatty()), 1):
             try:
@@ -168,6 +169,13 @@ def bring(
         say(sentence, "red")
     if wrong:
         raise leave(Exit.UNFINISHED)
+
+
+def _opened(source: Path) -> TextIO:
+    try:
+        return source.open(encoding="utf-8")
+    except OSError as error:
+        raise BadConfig(f"{source}: cannot be read: {error.strerror}. Nothing was imported.") from error
 
 
 def stats(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
