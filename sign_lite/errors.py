@@ -29,3 +29,9 @@ class ServiceUnreachable(SignLiteError):
     """A service did not answer, or not in time."""
 
     exit_code = 3
+
+
+class InstallationFault(SignLiteError):
+    """A part of this installation is missing or damaged."""
+
+    exit_code = 3

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import hashlib
-import os
 import secrets
 import sys
 import time
@@ -21,7 +20,8 @@ from sigstore.oidc import IdentityError, IdentityToken, Issuer, IssuerError
 
 from addresses.url import is_https_or_loopback
 from outbound.json_client import JsonClient, Outage, TooLong
-from outbound.transport import believed
+from outbound.transport import NoAuthorities, believed
+from sign_lite.authorities import authorities_fault, named_authorities, unusable_authorities, without_authorities
 from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, SignLiteError
 
 CLIENT_ID: Final = "sigstore"
@@ -111,12 +111,14 @@ def _end_point(issuer: str, found: Mapping[str, Any], name: str) -> str:
 
 def _client(issuer: str) -> JsonClient:
     """A client with the proxy and the authorities of the environment, as the sigstore library takes them."""
-    proxy = _proxy(issuer)
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    proxy, named = _proxy(issuer), named_authorities()
     try:
-        return JsonClient(believed(bundle), proxy)
+        # With a proxy the authorities are read here, else for the first connection.
+        return JsonClient(believed(named), proxy)
+    except NoAuthorities as error:
+        raise without_authorities(error) from error
     except OSError as error:
-        raise Misuse(f"{bundle}: cannot be used as authorities for TLS: {error.strerror or error}") from error
+        raise unusable_authorities(named, error) from error
 
 
 def _proxy(issuer: str) -> str | None:
@@ -146,6 +148,8 @@ def _answer(
     except TooLong as error:
         raise ServiceRefused(str(error)) from error
     except Outage as error:
+        if isinstance(error.__cause__, NoAuthorities):
+            raise without_authorities(error.__cause__) from error
         raise ServiceUnreachable(f"{error}; try again later") from error
     fine = status == HTTPStatus.OK or (refusals and status == HTTPStatus.BAD_REQUEST)
     if not fine or not isinstance(value, dict):
@@ -163,7 +167,11 @@ def _translated() -> Iterator[None]:
         raise ServiceRefused(f"the login failed: {_inert(str(error) or type(error).__name__)}") from error
     except EOFError as error:
         raise Misuse("no code was typed in") from error
-    except requests.RequestException as error:
+    except OSError as error:
+        if fault := authorities_fault():
+            raise fault from error
+        if not isinstance(error, requests.RequestException):
+            raise
         url = str(error.request.url) if error.request is not None else "the login"
         raise ServiceUnreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
 

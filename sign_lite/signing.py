@@ -15,6 +15,7 @@ from sigstore.oidc import ExpiredIdentity, IdentityToken
 from sigstore.sign import Signer, SigningContext
 from typing_extensions import override
 
+from sign_lite.authorities import authorities_fault
 from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, SignLiteError
 from sign_lite.files import Artifact
 from sign_lite.key_signing import KeySigner
@@ -116,7 +117,12 @@ def _translated() -> Iterator[None]:
         raise
     except ExpiredIdentity as error:
         raise Misuse("the identity token has expired; get a new one") from error
-    except requests.RequestException as error:
+    except OSError as error:
+        # requests names a missing file of authorities in a plain `OSError`.
+        if fault := authorities_fault():
+            raise fault from error
+        if not isinstance(error, requests.RequestException):
+            raise
         url = str(error.request.url) if error.request is not None else "a service"
         raise ServiceUnreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
     except Exception as error:
