@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Final
 
@@ -212,6 +213,26 @@ def _bytes(name: str, value: str | None) -> bytes:
 
 def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> ErrorAnswer:
     return ErrorAnswer(status, {"error_code": status, "error_message": message}, headers)
+
+
+def not_found(path: str) -> ErrorAnswer:
+    """Answer to a path that the API does not have."""
+    return _problem(404, f"path {path} was not found")
+
+
+def wrong_method(method: str, allowed: Sequence[str]) -> ErrorAnswer:
+    """Answer to a method that the path does not have."""
+    return _problem(405, f"method {method} is not allowed, but {', '.join(allowed)}")
+
+
+def too_large() -> ErrorAnswer:
+    """Answer to a body over the limit."""
+    return _problem(413, "the request body is too large")
+
+
+def unusable(why: str) -> ErrorAnswer:
+    """Answer while the log cannot be read."""
+    return _problem(500, why)
 
 
 def _b64(raw: bytes) -> str:

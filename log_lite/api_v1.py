@@ -1,7 +1,7 @@
 """Routes of the Rekor v1 API under /api/v1, with Rekor's own error bodies."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Final
 
@@ -225,6 +225,21 @@ def _key_fingerprint(key: Mapping[str, Any]) -> str:
         return sha256(canonical_key(text(key, "format"), binary(key, "content"))).hexdigest()
     except Rejected as error:
         raise problem(400, f"invalid public key: {error}") from error
+
+
+def not_found(path: str) -> ErrorAnswer:
+    """Answer to a path that the API does not have, as go-openapi's."""
+    return problem(404, f"path {path} was not found")
+
+
+def wrong_method(method: str, allowed: Sequence[str]) -> ErrorAnswer:
+    """Answer to a method that the path does not have, as go-openapi's."""
+    return problem(405, f"method {method} is not allowed, but [{','.join(allowed)}] are")
+
+
+def unusable(why: str) -> ErrorAnswer:
+    """Answer while the log cannot be read."""
+    return problem(500, why)
 
 
 def too_large() -> ErrorAnswer:

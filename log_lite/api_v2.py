@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -192,11 +192,16 @@ def too_large() -> ErrorAnswer:
     return problem(400, _INVALID, "http: request body too large")
 
 
-def not_found() -> ErrorAnswer:
+def not_found(_path: str) -> ErrorAnswer:
     """Answer to a path the write API does not have."""
     return problem(404, _NOT_FOUND, "Not Found")
 
 
-def wrong_method() -> ErrorAnswer:
+def wrong_method(_method: str, _allowed: Sequence[str]) -> ErrorAnswer:
     """Answer to a method the write API does not have (grpc-gateway says 501)."""
     return problem(501, _UNIMPLEMENTED, "Method Not Allowed")
+
+
+def unusable(why: str) -> ErrorAnswer:
+    """Answer while the log cannot be read."""
+    return problem(500, _INTERNAL, why)

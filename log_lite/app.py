@@ -1,19 +1,25 @@
 """The web application: three APIs, health, metrics, and one place where errors become answers."""
 
 import logging
+from http import HTTPStatus
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from inbound.routes import methods_at
 from log_lite import api_ct, api_v1, api_v2
 from log_lite.metrics import CountRequests, LogLiteMetrics
 from log_lite.service import LogLiteService
+from log_lite.shard import V2_PATH
 from log_lite.store import StoreUnusable
-from log_lite.wire import BodyTooLarge, ErrorAnswer
+from log_lite.wire import ApiErrors, BodyTooLarge, ErrorAnswer
 
 _logger = logging.getLogger(__name__)
+_LONGEST_PATH: Final = 200
+_LONGEST_METHOD: Final = 20
 
 
 def application(
@@ -56,20 +62,31 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(BodyTooLarge)
     def too_large(request: Request, _error: BodyTooLarge) -> Response:
-        answer = api_v2.too_large() if request.url.path.startswith("/api/v2/") else api_v1.too_large()
+        answer = _api(request).too_large()
         # The server does not read the rest of the body, so the connection cannot be used again.
         return JSONResponse(answer.content, answer.status, {"Connection": "close"})
 
     @app.exception_handler(HTTPException)
     def unknown(request: Request, error: HTTPException) -> Response:
-        path = request.url.path
-        if path.startswith("/api/v2/"):
-            answer = api_v2.not_found() if error.status_code == 404 else api_v2.wrong_method()  # noqa: PLR2004
+        api = _api(request)
+        if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+            answer = api.not_found(request.url.path[:_LONGEST_PATH])
             return JSONResponse(answer.content, answer.status)
-        message = f"path {path:.200} was not found" if error.status_code == 404 else str(error.detail)  # noqa: PLR2004
-        return JSONResponse({"code": error.status_code, "message": message}, error.status_code, error.headers)
+        # The error names the methods of one route alone.
+        allowed = methods_at(request.app.routes, request.scope)
+        answer = api.wrong_method(request.method[:_LONGEST_METHOD], allowed)
+        return JSONResponse(answer.content, answer.status, {"Allow": ", ".join(allowed)})
 
     @app.exception_handler(StoreUnusable)
-    def unusable(_request: Request, error: StoreUnusable) -> Response:
+    def unusable(request: Request, error: StoreUnusable) -> Response:
         _logger.error("cannot read the log: %s", error)
-        return JSONResponse({"code": 500, "message": "the log cannot be read at the moment"}, 500)
+        answer = _api(request).unusable("the log cannot be read at the moment")
+        return JSONResponse(answer.content, answer.status)
+
+
+def _api(request: Request) -> ApiErrors:
+    """The API whose form an error has; other paths have that of Rekor v1."""
+    path = f"{request.url.path}/"
+    if path.startswith(("/api/v2/", f"{V2_PATH}/")):
+        return api_v2
+    return api_ct if path.startswith("/ct/") else api_v1

@@ -1,6 +1,7 @@
 """HTTP details the three APIs share: bounded request bodies, errors as values, bytes as responses."""
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -19,6 +20,22 @@ class ErrorAnswer(Exception):
         self.status = status
         self.content = content
         self.headers = headers or {}
+
+
+class ApiErrors(Protocol):
+    """Errors of the server's own, in the form of one API."""
+
+    def not_found(self, path: str, /) -> ErrorAnswer:
+        """Answer to a path that the API does not have."""
+
+    def wrong_method(self, method: str, allowed: Sequence[str], /) -> ErrorAnswer:
+        """Answer to a method that the path does not have."""
+
+    def too_large(self) -> ErrorAnswer:
+        """Answer to a body over the limit."""
+
+    def unusable(self, why: str, /) -> ErrorAnswer:
+        """Answer while the log cannot be read."""
 
 
 class BodyTooLarge(Exception):

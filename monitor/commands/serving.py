@@ -22,6 +22,7 @@ from monitor.daemon.console import Console, console_router
 from monitor.daemon.daemon import Daemon
 from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.log_sources import OwnSources, own_sources
+from monitor.daemon.rekor_form import unknown_paths
 from monitor.daemon.search_limit import limit_searches
 from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.signing_proofs import SigningProofs
@@ -70,7 +71,7 @@ def serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thre
             )
         )
     )
-    search = None if settings.archive is None else _add_search(web, monitor, settings.archive, own)
+    search = _add_search(web, monitor, settings.archive, own)
     held = monitor.rules
     web.include_router(console_router(Console(monitor.store, look, lambda: held.held.rules.rules, utc_now, search)))
     server = WebServer(web, settings.web) if settings.web is not None else None
@@ -105,8 +106,13 @@ def serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thre
     daemon.stop()
 
 
-def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSources) -> Callable[..., Any]:
-    """Serve search over the archive; returns the search function of the operator's page."""
+def _add_search(
+    web: Any, monitor: Monitor, archive: ArchiveConfig | None, own: OwnSources
+) -> Callable[..., Any] | None:
+    """Serve search over the archive, if there is one; returns the search function of the operator's page."""
+    if archive is None:
+        web.include_router(unknown_paths((), "this installation has no archive to search; `archive` configures one"))
+        return None
     # pyarrow takes a quarter of a second: only where there is an archive.
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415
     from monitor.archive.search import Archive  # noqa: PLC0415

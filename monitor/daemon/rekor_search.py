@@ -10,7 +10,7 @@ is in no log: it stands alone in a tree of one leaf, whose checkpoint this insta
 
 import base64
 import binascii
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -28,12 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from fastapi import APIRouter, Body, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Body, HTTPException, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from typing_extensions import override
 
 from alerts.inert import inert_json
 from monitor.archive.answer import ArchiveRow, SearchAnswer
@@ -43,6 +39,7 @@ from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, MatchMode, Query, gu
 from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
+from monitor.daemon.rekor_form import V1_FORM, RekorRoute, unknown_paths
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.program import utc_now
@@ -64,8 +61,6 @@ _LARGEST_KEY: Final = 64 * 1024
 _LEAF_HEX: Final = 64
 _TREE_HEX: Final = 16
 _LONGEST_WORD: Final = 200
-V1_FORM: Final = "/rekor-v1"
-"""Prefix of the paths of Rekor's API that give entries in the form of Rekor v1."""
 Sources = Callable[[], Sequence[LogSource]]
 
 
@@ -92,6 +87,7 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
 
     router.include_router(_rekor_routes(rekor, in_v1_form=False))
     router.include_router(_rekor_routes(rekor, in_v1_form=True), prefix=V1_FORM)
+    router.include_router(unknown_paths(tuple(router.routes)))
 
     @router.get("/api/search")
     def search(  # noqa: PLR0917  the names are the parameters of the URL
@@ -131,41 +127,9 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
     return router
 
 
-class _RekorRoute(APIRoute):
-    """Answers errors as Rekor does, with code and message: rekor-cli prints these. SPEC rekor openapi.yaml: Error."""
-
-    @override
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handled(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except RequestValidationError as error:
-                return _rekor_error(400, _malformed(error))
-            except OwnFault as fault:
-                return _rekor_error(503, str(fault))
-            except StarletteHTTPException as error:  # FastAPI raises this one for a body that it cannot parse
-                return _rekor_error(error.status_code, str(error.detail), error.headers)
-
-        return handled
-
-
-def _rekor_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(inert_json({"code": status, "message": message}), status, headers=headers)
-
-
-def _malformed(error: RequestValidationError) -> str:
-    found = error.errors()[:5]
-    if any(each["type"] == "json_invalid" for each in found):
-        return "the body is no JSON"
-    where = ", ".join(".".join(map(str, each["loc"][1:])) or "body" for each in found)
-    return f"these fields are missing or wrong: {where}"
-
-
 def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:
     """Paths of Rekor's API."""
-    router = APIRouter(route_class=_RekorRoute)
+    router = APIRouter(route_class=RekorRoute)
 
     @router.post("/api/v1/index/retrieve")
     def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -20,7 +21,8 @@ from monitor.archive.search import Archive
 from monitor.backscan.archiving import archive_range
 from monitor.backscan.range import ScanEnvironment
 from monitor.config import WebConfig
-from monitor.daemon.rekor_search import V1_FORM, load_key, search_router
+from monitor.daemon.rekor_form import V1_FORM, unknown_paths
+from monitor.daemon.rekor_search import load_key, search_router
 from monitor.daemon.web_server import WebServer
 from monitor.following.follower import Timing
 from monitor.model.log_source import LogSource
@@ -264,6 +266,50 @@ def test_every_error_has_the_form_of_rekor(place: Place) -> None:
             answer = httpx.get(f"{url}/api/v1/{path}", trust_env=False)
             assert (answer.status_code, answer.json()["code"]) == (503, 503)
             assert "the archive's manifest is damaged" in answer.json()["message"]
+
+
+UNKNOWN = {
+    ("GET", ""): (404, "path {} was not found"),
+    ("GET", "/"): (404, "path {} was not found"),
+    ("GET", "/log"): (404, "path {} was not found"),
+    ("GET", "/log/proof?firstSize=1"): (404, "path {} was not found"),
+    ("PROPFIND", "/nothing"): (404, "path {} was not found"),
+    ("POST", "/log/entries"): (405, "method POST is not allowed, but [GET] are"),
+    ("DELETE", f"/log/entries/{'0' * 64}"): (405, "method DELETE is not allowed, but [GET] are"),
+    ("GET", "/index/retrieve"): (405, "method GET is not allowed, but [POST] are"),
+    ("PUT", "/log/entries/retrieve"): (405, "method PUT is not allowed, but [GET,POST] are"),
+}
+
+
+@pytest.mark.parametrize(("method", "path"), UNKNOWN)
+def test_unknown_paths_and_wrong_methods_have_the_form_of_rekor(place: Place, method: str, path: str) -> None:
+    status, told = UNKNOWN[method, path]
+    with searched(place) as url:
+        for root in (f"{url}/api/v1", f"{url}{V1_FORM}/api/v1"):
+            answer = httpx.request(method, root + path, trust_env=False, timeout=PATIENCE)
+            shown = (root + path).removeprefix(url).partition("?")[0]
+            assert (answer.status_code, answer.json()) == (status, {"code": status, "message": told.format(shown)})
+
+
+def test_a_path_that_ends_with_a_slash_is_still_found(place: Place) -> None:
+    place.build()
+    with searched(place) as url:
+        found = post(f"{url}/api/v1/log/entries/retrieve/", json={"logIndexes": [0]}, follow_redirects=True)
+        assert (found.status_code, len(found.json())) == (200, 1)
+
+
+def test_without_an_archive_the_answer_says_so() -> None:
+    app = FastAPI()
+    app.include_router(unknown_paths((), "there is no archive"))
+    server = WebServer(app, WebConfig(("127.0.0.1", 0)))
+    server.start()
+    try:
+        answer = post(f"{server.url}/api/v1/index/retrieve", json={"email": "a@b.example"})
+        assert get(f"{server.url}/api/other").status_code == 404, "control: a path of another API"
+    finally:
+        server.stop()
+    assert (answer.status_code, answer.json()["code"]) == (404, 404)
+    assert answer.json()["message"] == "path /api/v1/index/retrieve was not found: there is no archive"
 
 
 @needs_rekor_cli

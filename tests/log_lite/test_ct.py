@@ -182,3 +182,28 @@ def test_one_answer_holds_as_many_entries_as_the_operator_allows(tmp_path: Path,
 @pytest.mark.parametrize("most", ["0", "10001", "x"])
 def test_an_answer_of_no_entry_or_of_any_length_cannot_be_configured(tmp_path: Path, most: str) -> None:
     assert "--ct-max-get-entries" in run("serve", "--dir", str(tmp_path), "--ct-max-get-entries", most, expect=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        ("", "GET", 404),
+        ("/ct/v1/nothing", "GET", 404),
+        ("/ct/v2/get-sth", "GET", 404),
+        ("/nothing", "POST", 404),
+        ("/ct/v1/add-chain", "GET", 405),
+        ("/ct/v1/get-sth", "POST", 405),
+    ],
+)
+def test_an_unknown_path_and_a_wrong_method_have_the_form_of_a_ct_error(
+    log: LogClient, path: str, method: str, status: int
+) -> None:
+    answer = log.http.request(method, f"{log.url}/ct{path}")
+    assert answer.status_code == status
+    assert answer.json().keys() == {"error_code", "error_message"}
+    assert answer.json()["error_code"] == status
+
+
+def test_a_chain_over_the_limit_has_the_form_of_a_ct_error(log: LogClient) -> None:
+    answer = log.http.post(f"{log.url}/ct/ct/v1/add-chain", content=b" " * (4 * 1024 * 1024 + 1))
+    assert (answer.status_code, answer.json()["error_code"]) == (413, 413)

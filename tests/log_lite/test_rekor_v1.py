@@ -325,3 +325,20 @@ def test_half_of_a_surrogate_pair_is_refused_as_bad_json(log: LogClient, path: s
 def test_a_digest_that_is_no_unicode_is_left_out_of_the_search(log: LogClient, made: Callable[[bytes], Json]) -> None:
     """Such a key would fail the batch, with the entries of other clients in it."""
     assert post(log, made(statement("\ud800")))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "told"),
+    [
+        ("GET", "/api/v1", 404, "path /api/v1 was not found"),
+        ("POST", "/api/v1/nothing", 404, "path /api/v1/nothing was not found"),
+        ("DELETE", "/api/v1/log/entries", 405, "method DELETE is not allowed, but [GET,POST] are"),
+        ("GET", "/api/v1/index/retrieve", 405, "method GET is not allowed, but [POST] are"),
+        ("GET", "/nothing", 404, "path /nothing was not found"),
+    ],
+)
+def test_unknown_paths_and_wrong_methods_have_the_form_of_rekor(
+    log: LogClient, method: str, path: str, status: int, told: str
+) -> None:
+    answer = log.http.request(method, f"{log.url}{path}")
+    assert (answer.status_code, answer.json()) == (status, {"code": status, "message": told})

@@ -165,8 +165,10 @@ def test_other_errors_have_the_same_shape(log: LogClient) -> None:
     too_large = log.http.post(f"{log.url}/api/v2/log/entries", content=b" " * (4 * 1024 * 1024 + 1))
     unknown, method = log.get("/api/v2/nothing"), log.get("/api/v2/log/entries")
     answers = [(not_json, 400, 3), (too_large, 400, 3), (unknown, 404, 5), (method, 501, 12)]
-    for answer, status, code in answers:
+    own = [(log.get(f"/rekor-v2{path}"), 404, 5) for path in ("", "/", "/nothing", "/api/v1/log", "/api/v2/nothing")]
+    for answer, status, code in (*answers, (log.get("/api/v2"), 404, 5), *own):
         assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert answer.json()["details"] == []
 
 
 def test_health_and_metrics_are_served(log: LogClient) -> None:
