@@ -92,6 +92,11 @@ class _Open:
         self.size = 1
         self.height = 1  # levels of collections, with those of aliases
 
+    @property
+    def awaits_merged(self) -> bool:
+        """True if the next value is that of a merge key."""
+        return self.merges and self.is_mapping and len(self.children) % 2 == 1 and _is_merge_key(self.children[-1])
+
     def close(self) -> Node:
         if not self.is_mapping:
             return YamlSequence(tuple(self.children), self.line, self.column)
@@ -101,7 +106,7 @@ class _Open:
         for key, value in zip(self.children[::2], self.children[1::2], strict=True):
             if not isinstance(key, YamlScalar):
                 raise Misplaced("a key is a plain word here, not a list or a mapping", key)
-            if key.text == "<<" and key.plain:
+            if _is_merge_key(key):
                 if self.merges:
                     merged += _merged(value)
                     continue
@@ -113,6 +118,15 @@ class _Open:
         # SPEC yaml.org/type/merge: a key of the mapping itself wins, then the earlier merged mapping.
         fresh = dict(reversed([(key.text, (key, value)) for key, value in merged if key.text not in seen]))
         return YamlMapping((*entries, *fresh.values()), self.line, self.column)
+
+
+def _is_merge_key(node: Node) -> bool:
+    return isinstance(node, YamlScalar) and node.text == "<<" and node.plain
+
+
+def _levels_merged(value: Node) -> int:
+    """Levels of a merge key's value that are not in the tree: of the mapping, and of a list of mappings."""
+    return 2 if isinstance(value, YamlSequence) else 1
 
 
 def _merged(value: Node) -> Iterator[tuple[YamlScalar, Node]]:
@@ -181,31 +195,42 @@ class _Composer:
     def _alias(self, event: yaml.AliasEvent, here: YamlScalar) -> None:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
-            raise Misplaced(f"more than {MAX_ALIASES} aliases", here)
+            raise Misplaced(f"more than {MAX_ALIASES} aliases: write some of the values out, or split the file", here)
         known = self._anchors.get(event.anchor or "")
         if known is None:
             raise Misplaced(f"alias *{event.anchor} stands before its anchor, or inside it", here)
         node, size, height = known
         # Readers of the tree call themselves for each level: a chain of aliases must not be deeper than written levels.
-        self._check_depth(height, here)
+        self._check_depth(height - self._levels_gone(node), here)
         self._add(node, size, size, None, height)
+
+    def _levels_gone(self, node: Node) -> int:
+        """Levels above the end of an alias that merging removes: a chain of merged mappings becomes no deeper."""
+        if not self._stack:
+            return 0
+        if self._stack[-1].awaits_merged:
+            return _levels_merged(node)
+        is_listed = len(self._stack) > 1 and not self._stack[-1].is_mapping and self._stack[-2].awaits_merged
+        return 2 if is_listed else 0
 
     def _check_depth(self, height: int, here: Node) -> None:
         if len(self._stack) + height > MAX_DEPTH:
-            raise Misplaced(f"nested deeper than {MAX_DEPTH} levels", here)
+            raise Misplaced(f"nested deeper than {MAX_DEPTH} levels, with those of aliases: write it flatter", here)
 
     def _add(self, node: Node, size: int, cost: int, anchor: str | None, height: int = 0) -> None:
         # An alias costs its whole size at each use: otherwise nested aliases could expand beyond the memory.
         self._nodes += cost
         if self._nodes > MAX_NODES:
-            raise Misplaced(f"more than {MAX_NODES} values, counting each use of an alias", node)
+            told = "counting each use of an alias with all of its values: use fewer aliases, or split the file"
+            raise Misplaced(f"more than {MAX_NODES} values, {told}", node)
         if anchor is not None:
             self._anchors[anchor] = (node, size, height)
         if self._stack:
             parent = self._stack[-1]
+            levels = height + 1 - (_levels_merged(node) if parent.awaits_merged else 0)
             parent.children.append(node)
             parent.size += size
-            parent.height = max(parent.height, height + 1)
+            parent.height = max(parent.height, levels)
         else:
             self._root = node
 

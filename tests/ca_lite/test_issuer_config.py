@@ -11,6 +11,7 @@ from ca_lite.errors import ConfigError
 from ca_lite.issuer_config import load_issuers
 from ca_lite.issuers import IssuerType
 from ca_lite.templates import TemplateError, check_template, render
+from settings.document import DocumentError, YamlMapping, read_yaml
 
 URL = "https://accounts.example.com"
 
@@ -116,6 +117,51 @@ oidc-issuers:
     issuers = load_issuers(text, "test")
     assert issuers.exact[URL].type is IssuerType.KUBERNETES
     assert issuers.exact["https://two.example.com"].client_id == "sigstore"
+
+
+def chained(count: int, merge: str, *, last: str) -> str:
+    """Mappings of which each merges the one before and adds a key; `merge` has `{}` for the alias."""
+    links = [f"  - &m{n} {{<<: {merge.format(f'*m{n - 1}')}, k{n}: v{n}}}" for n in range(1, count + 1)]
+    return "define:\n  - &m0 {client-id: sigstore, type: email}\n" + "\n".join(links) + "\n" + last
+
+
+@pytest.mark.parametrize("merge", ["{}", "[{}]", "[{{contact: a@b.example}}, {}]"])
+def test_merged_mappings_chain_as_far_as_aliases_go(merge: str) -> None:
+    last = f"oidc-issuers:\n  {URL}: {{x: *m400}}\n"
+    document = read_yaml(chained(400, merge, last=last), merges=True)
+    assert isinstance(document, YamlMapping)
+    ((_, _), (_, issuers)) = document.entries
+    assert isinstance(issuers, YamlMapping)
+    ((_, issuer),) = issuers.entries
+    assert isinstance(issuer, YamlMapping)
+    ((_, merged),) = issuer.entries
+    assert isinstance(merged, YamlMapping)
+    assert {key.text for key, _ in merged.entries} - {"contact"} == {
+        "client-id",
+        "type",
+        *(f"k{n}" for n in range(1, 401)),
+    }
+
+
+def test_a_merged_mapping_is_as_deep_as_its_values_and_no_deeper() -> None:
+    """Readers of the tree call themselves for each level, so no chain may make it deeper than written levels."""
+    flat = "define:\n  - &a " + "{x: " * 21 + "1" + "}" * 21
+    read_yaml(f"{flat}\nmerged: {{<<: *a}}\nlisted: {{<<: [*a, *a]}}\nkept: [*a]", merges=True)
+    with pytest.raises(DocumentError, match="nested deeper than 24 levels"):
+        read_yaml(f"{flat}\nover: {{a: {{b: {{c: {{<<: *a}}}}}}}}", merges=True)
+    with pytest.raises(DocumentError, match="nested deeper than 24 levels"):
+        read_yaml(f"{flat}\nover: {{a: {{b: {{c: {{<<: [*a]}}}}}}}}", merges=True)
+    deeper = [f"  - &a{n} {{x: {{<<: *a{n - 1}}}}}" for n in range(1, 80)]
+    with pytest.raises(DocumentError, match="nested deeper than 24 levels"):
+        read_yaml("define:\n  - &a0 {x: 1}\n" + "\n".join(deeper), merges=True)
+
+
+def test_merged_mappings_stop_before_they_unfold() -> None:
+    doubled = [f"  - &m{n} {{<<: [*m{n - 1}, *m{n - 1}], k{n}: v}}" for n in range(1, 60)]
+    with pytest.raises(DocumentError, match="more than 5000000 values, counting each use of an alias"):
+        read_yaml("define:\n  - &m0 {client-id: sigstore}\n" + "\n".join(doubled), merges=True)
+    with pytest.raises(ConfigError, match="more than 1000 aliases: write some of the values out"):
+        load_issuers(chained(1_001, "{}", last="oidc-issuers: {}\n"), "test")
 
 
 @pytest.mark.parametrize(
