@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ from command_line.program import is_for_terminal
 _LONGEST = 400
 _LONGEST_LINE = 10_000
 _UNFOLDED = 24
+_LEAST_FOLDED = 8
+_BETWEEN_COLUMNS = 3
 
 
 class Exit(IntEnum):
@@ -101,7 +104,10 @@ def when(at: datetime | None) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on a terminal, and tab-separated lines into a pipe."""
+    """Print a table on a terminal, and tab-separated lines into a pipe.
+
+    In a window that is too narrow for the columns, each cell has a line of its own behind its column's name.
+    """
     shown = [[inert_line("-" if cell is None else str(cell), _LONGEST) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in shown:
@@ -112,15 +118,38 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    # Without a height too, rich takes each terminal of the kind `dumb` for one of 80 columns.
+    window = shutil.get_terminal_size()
+    console = Console(highlight=False, width=window.columns, height=window.lines)
+    widths = [max([len(column), *(len(row[number]) for row in shown)]) for number, column in enumerate(columns)]
+    fitted = _fitted(widths, window.columns - _BETWEEN_COLUMNS * len(widths))
+    if not fitted:
+        for row in shown:
+            sys.stdout.write("".join(f"{column}: {cell}\n" for column, cell in zip(columns, row, strict=True)) + "\n")
+        return
     drawn = Table(box=box.SIMPLE)
-    for number, column in enumerate(columns):
-        # No text is cut: a narrow window folds a cell. The first column, which holds the arguments of commands, is
-        # folded last.
-        longest = max([len(column), *(len(row[number]) for row in shown)])
-        drawn.add_column(column, overflow="fold", min_width=min(longest, _UNFOLDED) if number == 0 else None)
+    for column, width in zip(columns, fitted, strict=True):
+        # No text is cut: a narrow window folds a cell. rich by itself would cut off the last columns.
+        drawn.add_column(column, overflow="fold", width=width)
     for row in shown:
         drawn.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console(highlight=False).print(drawn)
+    console.print(drawn)
+
+
+def _fitted(widths: Sequence[int], room: int) -> list[int]:
+    """Widths that together take at most `room`; empty if the columns would be too narrow to read.
+
+    The first column, which holds the arguments of commands, is folded last.
+    """
+    fitted = [min(width, _LEAST_FOLDED if number else _UNFOLDED) for number, width in enumerate(widths)]
+    spare = room - sum(fitted)
+    if spare < 0:
+        return []
+    for place, number in enumerate(sorted(range(len(widths)), key=lambda each: widths[each] - fitted[each])):
+        more = min(widths[number] - fitted[number], spare // (len(widths) - place))
+        fitted[number] += more
+        spare -= more
+    return fitted
 
 
 def duration(text: str, option: str = "--for") -> timedelta:

@@ -97,6 +97,19 @@ def test_a_table_cuts_nothing_in_a_narrow_window_and_keeps_its_first_column_whol
     assert "…" not in seen
 
 
+@pytest.mark.parametrize("columns", [30, 40, 60, 80, 200])
+def test_a_table_of_many_columns_shows_every_cell_in_every_window(columns: int) -> None:
+    heads = ("log", "verified", "still to read", "last success", "rules not covered")
+    row = ("rekor-v1/1612449908243782142", "123456789", "17", "2026-11-29T02:11:30Z", "acme-release")
+    code = f"from monitor.commands.terminal import table; table({heads!r}, [{row!r}, {row!r}])"
+    seen = on_terminal([sys.executable, "-c", code], columns=columns)
+    if columns < 80:
+        lines = seen.replace("\r", "").split("\n")
+        assert lines == [*(f"{head}: {cell}" for head, cell in zip(heads, row, strict=True)), ""] * 2 + [""]
+    else:
+        assert [cell for cell in row[1:] if cell[: 8 if columns < 200 else None] not in seen] == []
+
+
 def on_terminal(command: list[str], columns: int) -> str:
     """What a command writes to a terminal of this width."""
     ours, theirs = pty.openpty()
