@@ -73,7 +73,7 @@ class LogSearchCoverage(Struct, frozen=True):
 
     `damaged` are ranges that could not be read, with the reason. `unreadable` and `defective` count entries in the
     spans that could not be decoded at all, or in part: their unread values cannot match. `unsearched` are older ranges
-    that were left out because the search would have read too much.
+    that were left out because the search would have read too much or taken too long.
     """
 
     log: str
@@ -103,7 +103,8 @@ class LogSearchCoverage(Struct, frozen=True):
         if self.unreadable or self.defective:
             said += f"; not read: {counted(self.unreadable, 'entry')}, read only in part: {self.defective}"
         for first, last in self.unsearched:
-            said += f"; {first} to {last - 1} were not searched: too many values fit. Name more, or a shorter time"
+            said += f"; {first} to {last - 1} were not searched: too many values fit, or the time ran out. "
+            said += "Name more, or a shorter time"
         return said + "".join(f"; not {first} to {last - 1}: {why}" for first, last, why in self.damaged)
 
 

@@ -15,6 +15,8 @@ from rules.subject import HOSTS
 
 MOST_OF_A_PAGE: Final = 1_000_000
 """`Query.most` of a query over HTTP: about a second of work."""
+SECONDS_OF_A_PAGE: Final = 3.0
+"""`Query.seconds` of a query of the site; a page asks for two at most."""
 ALGORITHMS: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _PLACES: Final = tuple(f"{host}/" for host in HOSTS)
 _LONGEST_HOST: Final = max(map(len, _PLACES))

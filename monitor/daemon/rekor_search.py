@@ -55,6 +55,7 @@ from sigstore_entries.keys import (
 from sigstore_entries.rekor_v1_form import rekor_v1_form
 from tlog.merkle import RootHash, leaf_hash
 
+_SECONDS: Final = 10.0  # of one search; the coverage names the entries that were not searched in it
 _MOST: Final = 1_000  # entries in the answer to one query of Rekor's API
 _AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
 _LARGEST_KEY: Final = 64 * 1024
@@ -122,7 +123,8 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
     ) -> Response:
         query = _query(q, kind, match, log, times=(since, until))
         answer = _answered(lambda: archive.search(query, per_day=True))
-        return Response(as_svg(answer.per_day, "Entries a day"), media_type="image/svg+xml")
+        title = "Entries a day" + ("" if answer.coverage.complete else ": only the searched entries are counted")
+        return Response(as_svg(answer.per_day, title), media_type="image/svg+xml")
 
     return router
 
@@ -168,7 +170,13 @@ def page_search(archive: Archive) -> Callable[[str, str, str, int], SearchAnswer
         now = utc_now()
         begin, end = (read_moment(each, now) if each else None for each in (since, until))
         query = Query(
-            whole_name(text), match=guessed_match(text), since=begin, until=end, limit=limit, most=MOST_OF_A_PAGE
+            whole_name(text),
+            match=guessed_match(text),
+            since=begin,
+            until=end,
+            limit=limit,
+            most=MOST_OF_A_PAGE,
+            seconds=_SECONDS,
         )
         return archive.search(query, per_day=True)
 
@@ -198,6 +206,7 @@ def _query(
         frozenset() if log is None else frozenset({log}),
         max(0, min(limit, _MOST)),
         most=MOST_OF_A_PAGE,
+        seconds=_SECONDS,
     )
 
 
@@ -338,7 +347,10 @@ def _asked(query: Mapping[str, Any]) -> Sequence[Query]:
         found.append((str(text)[:200], KeyKind.DIGEST))
     if (key := query.get("publicKey")) is not None:
         found.append((_fingerprint(key), KeyKind.FINGERPRINT))
-    return [Query(text, frozenset({kind}), limit=_MOST, most=MOST_OF_A_PAGE, rekor_only=True) for text, kind in found]
+    return [
+        Query(text, frozenset({kind}), limit=_MOST, most=MOST_OF_A_PAGE, seconds=_SECONDS, rekor_only=True)
+        for text, kind in found
+    ]
 
 
 def _fingerprint(key: Any) -> str:

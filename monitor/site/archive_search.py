@@ -15,12 +15,21 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from alerts.alert import counted
-from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer, SearchCoverage
-from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, Query, guessed_match, keys_of, read_moment, whole_name
+from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer
+from monitor.archive.query import (
+    MOST_OF_A_PAGE,
+    SECONDS_OF_A_PAGE,
+    BadQuery,
+    Query,
+    guessed_match,
+    keys_of,
+    read_moment,
+    whole_name,
+)
 from monitor.archive.rows import Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
-from monitor.site.archived import queries_of
+from monitor.site.archived import is_in_part, queries_of
 from monitor.site.rendering import moment, number
 from monitor.site.search_form import MalformedSearchForm, SearchForm, SearchHit, SearchResult
 from monitor.site.sessions import RequestRefused
@@ -32,7 +41,7 @@ _LEAST: Final = 3  # characters of a pattern beside its stars
 _MOST_STARS: Final = 10
 _KINDS: Final = {"hashedrekord": "", "dsse": "attestation", "intoto": "attestation"}
 """Kinds of entries in other words; a signed file goes without saying."""
-_SECONDS: Final = 3.0  # of one search; a page asks for two at most
+_SECONDS: Final = SECONDS_OF_A_PAGE
 _TRIED: Final = 16  # names of one entry: a certificate may hold thousands
 _AT_ONCE: Final = 2
 _WAITING: Final = 6  # searches that wait for these
@@ -64,7 +73,7 @@ class ArchiveFormSearch:
             title,
             answer,
             0 if rest is None else rest.total,
-            any(map(_is_in_part, coverages)),
+            any(map(is_in_part, coverages)),
             tuple(map(_hit, answer.rows)),
             tuple(map(_read_of, answer.coverage.logs)),
             _lacking(answer),
@@ -212,12 +221,6 @@ def _read_of(log: LogSearchCoverage) -> tuple[str, str, bool]:
     if log.signed_at is not None:
         said += f"; the log signed this on {moment(log.signed_at)}"
     return log.log, said, not log.complete
-
-
-def _is_in_part(coverage: SearchCoverage) -> bool:
-    """True if archived entries, or a followed log, were not searched."""
-    left_out = any(each.unsearched or each.damaged for each in coverage.logs)
-    return left_out or bool(coverage.missing or coverage.unread)
 
 
 def _lacking(answer: SearchAnswer) -> tuple[str, ...]:

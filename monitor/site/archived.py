@@ -1,11 +1,13 @@
 """The past of a name from the archive: every entry that was read, selected by a rule or not.
 
 A look-up is bounded: the newest signings are shown and all are counted. A name with too many values to count for one
-page is answered for the newest ranges, and the answer says so. The archive's index counts entries without a trusted
-certificate separately, so any number of them hides no signing.
+page, in number or in time, is answered for the newest ranges; the answer says so, and its numbers are least numbers.
+The archive's index counts entries without a trusted certificate separately, so any number of them hides no signing.
 """
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -16,7 +18,7 @@ from msgspec.structs import replace
 
 from alerts.alert import counted
 from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchCoverage
-from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query, keys_of
+from monitor.archive.query import MOST_OF_A_PAGE, SECONDS_OF_A_PAGE, MatchMode, Query, keys_of
 from monitor.archive.rows import KEYS, SIGNER_TEXTS, Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
@@ -46,7 +48,10 @@ _DEEPEST: Final = 5_000
 """Number of newest signings that the pages of a name list; `signwatch search` lists all."""
 _MAX_OTHERS: Final = 20
 _MOST_KEYS: Final = MOST_OF_A_PAGE
+_SECONDS: Final = SECONDS_OF_A_PAGE
 _REMEMBERED: Final = 128
+_CUT_REMEMBERED: Final = 60.0
+"""Seconds for which an answer in part stands in for another search: a later one may read more in its time."""
 _TRUST: Final = {
     Chain.TRUSTED: ChainTrust.TRUSTED,
     Chain.UNTRUSTED: ChainTrust.UNTRUSTED,
@@ -71,10 +76,10 @@ class ArchivedHistory:
 
     source: Final = "archive"
 
-    def __init__(self, archive: Archive, found: FindingsHistory) -> None:
-        self._archive, self._found = archive, found
+    def __init__(self, archive: Archive, found: FindingsHistory, clock: Callable[[], float] = time.monotonic) -> None:
+        self._archive, self._found, self._clock = archive, found, clock
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[object, ...], Signings] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[Signings, float]] = OrderedDict()
 
     @property
     def deepest(self) -> int:
@@ -86,11 +91,11 @@ class ArchivedHistory:
         generations = tuple((log, each.generation) for log, each in self._archive.manifests().items())
         key = (subject, limit, generations)
         with self._lock:
-            known = self._known.get(key)
-        if known is None:
+            known, until = self._known.get(key, (None, 0.0))
+        if known is None or until < self._clock():
             known = self._searched(subject, limit)
             with self._lock:
-                self._known[key] = known
+                self._known[key] = known, self._clock() + _CUT_REMEMBERED if known.is_part else math.inf
                 while len(self._known) > _REMEMBERED:
                     self._known.popitem(last=False)
         return self._with_findings(subject, known)
@@ -140,12 +145,16 @@ class ArchivedHistory:
             # The subject is the key itself, so the issuer of its certificate does not count.
             answer = self._archive.search(replace(first, limit=limit), also=also)
             found = [_with_fingerprints(row, _fingerprints(subject)) for row in answer.rows]
-            rows, vouched, others, coverage = tuple(found), answer.total, 0, answer.coverage
+            rows, vouched, others, coverages = tuple(found), answer.total, 0, [answer.coverage]
         else:
             trusted = self._archive.search(replace(first, limit=limit, trusted=True), also=also)
             rest = self._archive.search(replace(first, limit=_MAX_OTHERS, trusted=False), also=also)
-            rows, vouched, others, coverage = (*trusted.rows, *rest.rows), trusted.total, rest.total, rest.coverage
-        return Signings(tuple(map(past_of_row, rows)), vouched, others, _lacking(coverage))
+            rows, vouched, others = (*trusted.rows, *rest.rows), trusted.total, rest.total
+            # Each of the two may end at another place, and find another file damaged.
+            coverages = [trusted.coverage, rest.coverage]
+        lacks = dict.fromkeys(sentence for each in coverages for sentence in _lacking(each))
+        is_part = any(map(is_in_part, coverages))
+        return Signings(tuple(map(past_of_row, rows)), vouched, others, tuple(lacks), is_part)
 
     def _with_findings(self, subject: Subject, archived: Signings) -> Signings:
         """Merge in the findings: they hold more of an entry than its row, and reach beyond the archive."""
@@ -203,7 +212,13 @@ def queries_of(subject: Subject) -> list[Query]:
             found = [Query(subject.key, frozenset({KeyKind.FINGERPRINT}))]
         case _:
             found = [Query(text, frozenset({KeyKind.DIGEST}))]
-    return [replace(each, most=_MOST_KEYS) for each in found]
+    return [replace(each, most=_MOST_KEYS, seconds=_SECONDS) for each in found]
+
+
+def is_in_part(coverage: SearchCoverage) -> bool:
+    """True if archived entries, or a followed log, were not searched."""
+    left_out = any(each.unsearched or each.damaged for each in coverage.logs)
+    return left_out or bool(coverage.missing or coverage.unread)
 
 
 def _lacking(coverage: SearchCoverage) -> tuple[str, ...]:
@@ -211,8 +226,8 @@ def _lacking(coverage: SearchCoverage) -> tuple[str, ...]:
     lacking = []
     for each in coverage.logs:
         lacking += [
-            f"{each.log}: entries {first} to {last - 1} were not searched, because too many names fit. Look up a "
-            "repository in place of its owner."
+            f"{each.log}: entries {first} to {last - 1} were not searched, because a look-up may read a "
+            "million values and take three seconds. Look up a repository in place of its owner, or search by time."
             for first, last in each.unsearched
         ]
         lacking += [

@@ -131,7 +131,10 @@ class SigningRow(Struct, frozen=True):
 
 
 class NameReport(Struct, frozen=True):
-    """The whole answer about a name: `total` vouched signings, and `unverified` other entries."""
+    """The whole answer about a name: `total` vouched signings, and `unverified` other entries.
+
+    Both are least numbers if it `is_lower_bound`, because a part of the archive was not searched.
+    """
 
     subject: Subject
     found: tuple[PastSigning, ...]
@@ -146,6 +149,7 @@ class NameReport(Struct, frozen=True):
     source: str
     now: datetime
     lacks: tuple[str, ...] = ()
+    is_lower_bound: bool = False
 
     @property
     def trusted(self) -> tuple[SigningRow, ...]:
@@ -209,6 +213,7 @@ def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str
         source=past.source,
         now=now,
         lacks=known.lacks,
+        is_lower_bound=known.is_part,
     )
 
 
@@ -324,11 +329,15 @@ def headline(looked: NameReport) -> tuple[str, str, str]:
     if trusted == 1:
         return "One signing, and nothing to compare it with", "calm", "1"
     if trusted:
-        which = f"All {trusted}" if looked.total <= trusted else f"The newest {trusted} of {looked.total}"
+        least = "at least " if looked.is_lower_bound else ""
+        which = (
+            f"The newest {trusted} of {least}{looked.total}" if least or looked.total > trusted else f"All {trusted}"
+        )
         return f"{which} signings look alike", "good", "✓"
     if looked.unverified:
         return "Nothing that a trusted authority vouches for", "warn", "?"
-    return "Nothing found in this name", "calm", "0"
+    partly = ("Nothing found in the part that was searched", "warn", "?")
+    return partly if looked.is_lower_bound else ("Nothing found in this name", "calm", "0")
 
 
 def headline_detail(looked: NameReport) -> str:

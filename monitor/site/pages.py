@@ -172,6 +172,7 @@ def looked_json(site: Site, looked: NameReport, before: str = "") -> dict[str, A
         "source": looked.source,
         "total": looked.total,
         "unverified": looked.unverified,
+        "at_least": looked.is_lower_bound,
         "suggested": [part_json(part) for part in looked.parts],
         "older": None if older is None else str(older),
         "covers": [

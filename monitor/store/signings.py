@@ -120,13 +120,14 @@ class Mark(Struct, frozen=True):
 class Signings(Struct, frozen=True):
     """Signings in one name, newest first, those that are vouched for before the others; and how many of each exist.
 
-    `lacks` are sentences about entries that were not searched.
+    `lacks` are sentences about entries that were not searched. Where `is_part`, the numbers are least numbers.
     """
 
     shown: tuple[PastSigning, ...]
     vouched: int
     unverified: int
     lacks: tuple[str, ...] = ()
+    is_part: bool = False
 
 
 class LogRead(Struct, frozen=True):

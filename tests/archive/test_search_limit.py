@@ -105,6 +105,21 @@ def test_the_work_of_a_question_is_bounded_and_what_is_left_out_is_told(
     assert MOST_OF_A_PAGE >= 100_000, "control: an honest question is never cut at this size"
 
 
+def test_the_time_of_a_question_is_bounded_and_what_is_left_out_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.build()
+    monkeypatch.setattr(rekor_search, "_SECONDS", -1.0)
+    with served(place) as client:
+        answer = client.get("/api/search", params={"q": "https://github.com/*", "match": "glob"}).json()
+        assert (answer["total"], answer["coverage"]["complete"]) == (0, False)
+        assert answer["coverage"]["logs"][0]["unsearched"] == [[0, 200]]
+        picture = client.get("/api/search.svg", params={"q": "https://github.com/*", "match": "glob"})
+        assert "only the searched entries are counted" in picture.text
+        found = client.post("/api/v1/index/retrieve", json={"email": EMAIL})
+        assert (found.json(), found.headers["x-signwatch-coverage"]) == ([], "partial")
+
+
 def place_rows(place: Place) -> list[int]:
     query = Query("https://github.com/*", match=MatchMode.GLOB, limit=1000)
     return sorted(row.index for row in place.archive.search(query).rows)

@@ -19,6 +19,7 @@ from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
 from monitor.site import archived
 from monitor.site.archived import signing_of_row
 from monitor.store.database import Database, create
+from monitor.store.signings import FindingsHistory
 from rules.asking import ask_of, rule_of
 from rules.learning import learn, verdict_of
 from rules.subject import read_subject
@@ -141,11 +142,50 @@ def test_a_finding_tells_more_of_an_entry_than_its_row(site: Scene) -> None:
 def test_a_name_with_too_many_values_is_answered_for_the_newest_and_says_so(
     site: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archived, "_MOST_KEYS", 200)
+    whole = site.visitor().get(f"/look.json?name={REPOSITORY}").json()
+    assert (whole["at_least"], whole["lacks"]) == (False, []), "control: all is searched"
+    monkeypatch.setattr(archived, "_MOST_KEYS", 600)
     document = site.visitor().get("/look.json?name=https://github.com/acme").json()
+    assert document["at_least"]
+    assert document["unverified"] < whole["unverified"]
+    page = shown(site.visitor().get("/look?name=https://github.com/acme"))
+    for lacks in document["lacks"]:
+        assert "were not searched, because a look-up may read a million values and take three seconds" in lacks
+        assert lacks in page
+    assert "At least" in page
+    assert "there may be more" in page
+
+
+def test_a_look_up_that_ran_out_of_time_tells_the_part_that_it_left_out(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archived, "_SECONDS", -1.0)
+    document = site.visitor().get(f"/look.json?name={REPOSITORY}").json()
+    assert (document["total"], document["at_least"]) == (0, True)
     (lacks,) = document["lacks"]
-    assert "were not searched, because too many names fit" in lacks
-    assert lacks in shown(site.visitor().get("/look?name=https://github.com/acme"))
+    assert f"{LOG}: entries 0 to 162 were not searched, because a look-up may read a million values and take" in lacks
+    page = shown(site.visitor().get(f"/look?name={REPOSITORY}"))
+    assert "Nothing found in the part that was searched" in page
+    assert lacks in page
+    assert "there may be more" in page
+
+
+def test_an_answer_in_part_is_kept_for_a_minute_and_a_whole_one_until_the_archive_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    archive, subject = archive_of(tmp_path, RELEASES), read_subject(REPOSITORY)
+    past = archived.ArchivedHistory(archive, FindingsHistory(empty(tmp_path)), lambda: now[0])
+    monkeypatch.setattr(archived, "_SECONDS", -1.0)
+    assert past.signings(subject).is_part
+    monkeypatch.setattr(archived, "_SECONDS", 1e6)
+    assert past.signings(subject).is_part
+    now[0] = 61.0
+    whole = past.signings(subject)
+    assert (whole.is_part, whole.vouched) == (False, len(RELEASES))
+    monkeypatch.setattr(archived, "_SECONDS", -1.0)
+    now[0] = 1e6
+    assert past.signings(subject).vouched == len(RELEASES)
 
 
 def test_a_name_of_many_signings_shows_the_newest_and_counts_all(tmp_path: Path) -> None:
