@@ -181,6 +181,8 @@ def _opened(source: Path) -> TextIO:
 def stats(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Count accounts, and the stages that subscriptions reached: asked, confirmed, told, bounced, left, suspended.
 
+    `cut` counts exports of signings that ended before their last signing.
+
     The twenty receiving hosts with the most suspended or bouncing destinations come last: the first of them is
     probably down, or abused. With --json also the newest twenty actions of operators.
 

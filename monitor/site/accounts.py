@@ -8,6 +8,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from monitor.site import destinations
 from monitor.site.drafting import draft_of, notes_of, preview_of
@@ -22,7 +25,7 @@ from monitor.site.subscribing import (
     suspended,
     used_up,
 )
-from monitor.site.subscription_view import csv_stream, json_stream, seen_by
+from monitor.site.subscription_view import SigningsExport, seen_by
 from monitor.store.authorisations import NumberedAuthorisation
 from monitor.store.destinations import STOPPED, SUSPENDED
 from monitor.store.signings import SigningCursor
@@ -257,13 +260,14 @@ def _subscription(
 
 def _add_exports(routes: APIRouter, site: Site) -> None:
     @routes.get("/subscriptions/{subscription}/signings.json")
-    def as_json(request: Request, subscription: str) -> Response:
-        return _download(json_stream(site, own(site, request, subscription)), "application/json", "signings.json")
+    def as_json(request: Request, subscription: str, before: str = "") -> Response:
+        export = SigningsExport(site, own(site, request, subscription), SigningCursor.read(before))
+        return _Download(site, export, export.as_json(), "application/json", "signings.json")
 
     @routes.get("/subscriptions/{subscription}/signings.csv")
-    def as_csv(request: Request, subscription: str) -> Response:
-        mine = own(site, request, subscription)
-        return _download(csv_stream(site, mine), "text/csv; charset=utf-8", "signings.csv")
+    def as_csv(request: Request, subscription: str, before: str = "") -> Response:
+        export = SigningsExport(site, own(site, request, subscription), SigningCursor.read(before))
+        return _Download(site, export, export.as_csv(), "text/csv; charset=utf-8", "signings.csv")
 
     @routes.get("/feed/{token}")
     def atom(token: str) -> Response:
@@ -328,7 +332,8 @@ def _add_account(routes: APIRouter, site: Site) -> None:
     @routes.get("/account/export.json")
     def export(request: Request) -> Response:
         document = account_document(site, request.state.visitor.account)
-        return _download(json.dumps(document, indent=1) + "\n", "application/json", "account.json")
+        headers = _attachment("account.json")
+        return Response(json.dumps(document, indent=1) + "\n", media_type="application/json", headers=headers)
 
     @routes.post("/account/delete")
     def delete(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
@@ -481,7 +486,24 @@ def _destinations(site: Site, request: Request, shown: Any = None) -> HTMLRespon
     return site.page(request, "destinations", destinations=listed, feeds=feeds, shown=shown)
 
 
-def _download(pieces: Iterable[str], kind: str, name: str) -> Response:
-    """A download of any length, streamed so that it is never held in memory as a whole."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse((piece.encode("utf-8", "replace") for piece in pieces), media_type=kind, headers=headers)
+class _Download(StreamingResponse):
+    """A download of any length, streamed so that it is never held in memory as a whole. One that is cut is counted.
+
+    A connection that ends before the last piece lacks the end of the chunked body, which clients report.
+    """
+
+    def __init__(self, site: Site, export: SigningsExport, pieces: Iterable[str], kind: str, name: str) -> None:
+        self._site, self._export = site, export
+        super().__init__((piece.encode("utf-8", "replace") for piece in pieces), 200, _attachment(name), kind)
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if not self._export.is_whole:
+                await run_in_threadpool(self._site.subscribers.count, "cut")
+
+
+def _attachment(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}

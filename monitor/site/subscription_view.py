@@ -4,18 +4,21 @@ import csv
 import heapq
 import io
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import chain, groupby, islice
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from msgspec import Struct
 
+from alerts.alert import counted
 from alerts.inert import inert_cell, inert_json
 from monitor.site.lookup import SigningRow, rows_of, signing_json
 from monitor.site.parts import Site
 from monitor.site.rendering import Timeline, plain, timeline
-from monitor.store.signings import LogRead, PastSigning, SigningCursor
+from monitor.store.signings import MAX_COUNTED, LogRead, PastSigning, SigningCursor
 from monitor.store.subscribers import Subscription
 from rules.learning import in_words
 from rules.matching.matcher import PREFIX
@@ -27,6 +30,8 @@ _TOGETHER: Final = 1_000
 _DRAWN: Final = 1_000
 _IN_LIST: Final = 300
 """Most signings of each subscription that a list counts and draws."""
+_EXPORT_SECONDS: Final = 45.0
+"""Time of one export, within the time that a server gives to an exchange (`ConnectionLimits.exchange`)."""
 _CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
 
 
@@ -159,23 +164,69 @@ def row_json(row: SigningRow) -> Any:
     return inert_json(plain(signing_json(row)))
 
 
-def json_stream(site: Site, subscription: Subscription) -> Iterator[str]:
-    """Every signing that a subscription saw, as one JSON document in pieces."""
-    head = json.dumps(seen_json(seen_by(site, subscription, limit=0)), indent=1)
-    yield head.removesuffix("\n}") + ',\n "signings": ['
-    between = "\n"
-    for row in every_row(site, subscription):
-        yield between + "  " + json.dumps(row_json(row))
-        between = ",\n"
-    yield "\n ]\n}\n"
+class SigningsExport:
+    """Every signing that a subscription saw, newest first, or older than `after`, for a file of any length.
+
+    A server ends an exchange after its time, in the middle of an answer. So an export ends by itself before, at the end
+    of a moment: the file then tells its cut, and where the next file begins. `is_whole` is true after the last piece of
+    a whole file.
+    """
+
+    def __init__(self, site: Site, subscription: Subscription, after: SigningCursor | None = None) -> None:
+        self._site, self._subscription, self._after = site, subscription, after
+        self._written = 0
+        self._older: SigningCursor | None = None
+        self.is_whole = False
+
+    def as_json(self) -> Iterator[str]:
+        """One JSON document in pieces. `cut` is its last key: null, or the end of a file that is not whole."""
+        head = json.dumps(seen_json(seen_by(self._site, self._subscription, limit=0)), indent=1)
+        yield head.removesuffix("\n}") + ',\n "signings": ['
+        between = "\n"
+        for row in self._rows():
+            yield between + "  " + json.dumps(row_json(row))
+            between = ",\n"
+        yield f'\n ],\n "cut": {json.dumps(self._cut("json"))}\n}}\n'
+        self.is_whole = self._older is None
+
+    def as_csv(self) -> Iterator[str]:
+        """CSV in pieces. The last line of a file that is not whole is a sentence in the first column."""
+        for cells in chain([_CSV], map(_cells, self._rows())):
+            yield _csv_line(cells)
+        if (cut := self._cut("csv")) is not None:
+            least = "at least " if cut["left_out"] >= MAX_COUNTED else ""
+            told = (
+                f"CUT: an export may take {_EXPORT_SECONDS:g} seconds. "
+                f"This file holds {counted(cut['written'], 'signing')}; "
+                f"{least}{counted(cut['left_out'], 'older entry')} left out. The next file: {cut['next']}"
+            )
+            yield _csv_line([told])
+        self.is_whole = self._older is None
+
+    def _rows(self) -> Iterator[SigningRow]:
+        ends, last = time.monotonic() + _EXPORT_SECONDS, None
+        for row in every_row(self._site, self._subscription, self._after):
+            if last is not None and row.at != last and time.monotonic() > ends:
+                self._older = SigningCursor(last, 0, "")
+                return
+            yield row
+            self._written, last = self._written + 1, row.at
+
+    def _cut(self, kind: str) -> dict[str, Any] | None:
+        """Numbers of a cut file, and the path of the next one; `None` for a whole file."""
+        older = self._older
+        if older is None:
+            return None
+        spans = _spans(self._site, self._subscription)
+        behind = sum(self._site.found.behind(*span, older) for span in spans)
+        path = f"/subscriptions/{self._subscription.id}/signings.{kind}?{urlencode({'before': str(older)})}"
+        return {"written": self._written, "left_out": behind, "next": self._site.url(path)}
 
 
-def csv_stream(site: Site, subscription: Subscription) -> Iterator[str]:
-    """Every signing that a subscription saw, as CSV in pieces."""
-    for cells in chain([_CSV], map(_cells, every_row(site, subscription))):
-        text = io.StringIO()
-        csv.writer(text).writerow(cells)
-        yield text.getvalue()
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
 
 
 def _cells(row: SigningRow) -> list[str]:

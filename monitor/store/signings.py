@@ -219,6 +219,12 @@ class FindingsHistory:
         with self._database.read() as connection:
             return [_past(row) for row in connection.execute(chosen.order_by(*_NEWEST).limit(limit))]
 
+    def behind(self, rule: str, since: datetime, until: datetime | None, after: SigningCursor) -> int:
+        """Number of findings that `of_rule` gives behind a place, at most `MAX_COUNTED`."""
+        some = select(_FINDING.c.entry).where(*_seen(rule, since, until, after)).limit(MAX_COUNTED).subquery()
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
     def marks(self, rule: str, since: datetime, until: datetime | None, limit: int) -> list[Mark]:
         """Marks of the signings that `of_rule` gives."""
         names = ("signed_at", "outcome", "log", "entry", "certificate_log")

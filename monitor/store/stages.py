@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Table, select
 
 from monitor.store.sql import add_up, table
 
-STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended")
+STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended", "cut")
 
 
 def count(connection: Connection, stage: str, more: int = 1) -> None:

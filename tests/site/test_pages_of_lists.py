@@ -1,14 +1,17 @@
 """Nothing is cut in silence: pages lead to the next one, exports are whole, and what is left out is counted."""
 
+import asyncio
 import csv
 import io
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from alerts.inert import inert_json
 from monitor.model.state import Finding
+from monitor.site import accounts, subscription_view
 from rules.matching.matcher import PREFIX
 from rules.rule import Outcome, Verdict
 from rules.selection import select
@@ -125,3 +128,64 @@ def test_a_list_of_objects_is_whole_and_a_cut_list_of_texts_says_so() -> None:
     shown_rows = inert_json(rows)
     assert [row["index"] for row in shown_rows] == list(range(1000))
     assert shown_rows[0]["names"][-1] == "… (+36 items)"
+
+
+def test_a_json_export_that_ran_out_of_time_tells_the_cut_and_where_the_next_begins(
+    acme: Scene, seen: tuple[Visitor, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor, mine, _ = seen
+    whole = json.loads(visitor.get(f"/subscriptions/{mine}/signings.json").text)
+    assert whole["cut"] is None, "control: a whole file says so"
+    monkeypatch.setattr(subscription_view, "_EXPORT_SECONDS", -1.0)
+    path, indexes, files = f"/subscriptions/{mine}/signings.json", [], 0
+    for _ in range(MANY):
+        document = json.loads(visitor.get(path).text)
+        indexes += [each["index"] for each in document["signings"]]
+        files += 1
+        if (cut := document["cut"]) is None:
+            break
+        assert cut["written"] == len(document["signings"]) == 11
+        assert cut["left_out"] == MANY - len(indexes)
+        path = cut["next"].removeprefix(acme.site.config.public_url)
+    assert sorted(indexes) == list(range(MANY))
+    assert acme.site.subscribers.stats()["cut"] == files - 1
+
+
+def test_a_client_that_leaves_before_the_end_gets_no_end_and_is_counted(
+    acme: Scene, seen: tuple[Visitor, str, str]
+) -> None:
+    """The server ends an exchange after its time in the same way: a body in chunks without its last one."""
+    account = acme.site.subscribers.by_address(MIA)
+    assert account is not None
+    [mine] = acme.site.subscribers.subscriptions(account.id)
+    export = subscription_view.SigningsExport(acme.site, mine)
+    left, sent = asyncio.Event(), list[Any]()
+
+    async def receive() -> Any:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        left.set()
+        await asyncio.sleep(0)
+
+    download = accounts._Download(acme.site, export, export.as_json(), "application/json", "signings.json")
+    asyncio.run(download({"type": "http", "method": "GET"}, receive, send))
+    assert not export.is_whole
+    assert all(each.get("more_body", True) for each in sent)
+    assert acme.site.subscribers.stats()["cut"] == 1
+
+
+def test_the_last_line_of_a_cut_table_tells_the_cut(
+    acme: Scene, seen: tuple[Visitor, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor, mine, _ = seen
+    monkeypatch.setattr(subscription_view, "_EXPORT_SECONDS", -1.0)
+    *rows, last = csv.reader(io.StringIO(visitor.get(f"/subscriptions/{mine}/signings.csv").text))
+    assert len(rows) == 1 + 11
+    assert len(last) == 1
+    assert f"This file holds 11 signings; {MANY - 11} older entries left out. The next file: http" in last[0]
+    rest = last[0].rpartition(" ")[2].removeprefix(acme.site.config.public_url)
+    monkeypatch.setattr(subscription_view, "_EXPORT_SECONDS", 1e6)
+    assert len(list(csv.DictReader(io.StringIO(visitor.get(rest).text)))) == MANY - 11
