@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from monitor.model.errors import OwnFault
-from monitor.store.sql import Base, table
+from monitor.store.sql import Base, database_words, table
 from monitor.store.tables import SCHEMA, Instance
 
 _BUSY_MILLISECONDS: Final = 30_000
@@ -472,9 +472,13 @@ def _own_fault(where: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        told = str(error.orig)
+        told = database_words(error)
+        # A traceback prints the texts of both.
+        for each in (error, error.orig):
+            if each is not None:
+                each.args = (told,)
         if "malformed" in told or "not a database" in told:
             raise DamagedDatabase(_damaged(where, told)) from error
-        raise OwnFault(f"{where}: the database failed: {told.strip()}. No change of this step was stored.") from error
+        raise OwnFault(f"{where}: the database failed: {told}. No change of this step was stored.") from error
     except SQLAlchemyError as error:
-        raise OwnFault(f"{where}: the database cannot be used: {error}") from error
+        raise OwnFault(f"{where}: the database cannot be used: {database_words(error)}") from error

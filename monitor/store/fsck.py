@@ -14,7 +14,7 @@ from monitor.store import site_tables  # noqa: F401  its tables are checked too
 from monitor.store.database import Database
 from monitor.store.history import broken_links, position_of
 from monitor.store.promises import broken_promises
-from monitor.store.sql import broken_seals, table
+from monitor.store.sql import broken_seals, database_words, table
 from monitor.store.tables import (
     AlertRow,
     DeliveryRow,
@@ -44,7 +44,9 @@ def fsck(database: Database) -> list[str]:
             except (SQLAlchemyError, ValueError, TypeError, OverflowError, RuntimeError) as error:
                 # An overwritten value may not be a value of its column's type.
                 what = check.__name__.strip("_")
-                problems.append(f"the check of {what} cannot be finished: {type(error).__name__}: {error!s:.200}")
+                problems.append(
+                    f"the check of {what} cannot be finished: {type(error).__name__}: {database_words(error):.200}"
+                )
     return problems
 
 

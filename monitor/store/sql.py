@@ -38,6 +38,8 @@ from sqlmodel import SQLModel
 from sqlmodel._compat import SQLModelConfig
 from typing_extensions import override
 
+from addresses.visible import inert_line
+
 _Value = TypeVar("_Value", bound=Struct)
 _WHERE: Final = "where"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,6 +50,26 @@ _BYTES: Final = 16
 _AT_ONCE: Final = 500
 # An overwritten value may not even be a value of its column's type any more.
 _UNREADABLE: Final = (SQLAlchemyError, ValueError, TypeError, OverflowError, RuntimeError)
+
+
+_LONGEST_WORDS: Final = 500
+_DATA_EXCEPTION: Final = "22"
+
+
+def database_words(error: Exception) -> str:
+    """The text of a database's error on one line, without values of rows.
+
+    PostgreSQL repeats a failing row in the fields DETAIL and CONTEXT, which psycopg adds to the text, and the value
+    itself in the first sentence of a data exception (SQLSTATE class 22).
+    """
+    found = getattr(error, "orig", None) or error
+    state = getattr(found, "sqlstate", None)
+    if state is None:
+        return inert_line(str(found).strip(), _LONGEST_WORDS)
+    first = getattr(getattr(found, "diag", None), "message_primary", None)
+    if first is None or state.startswith(_DATA_EXCEPTION):
+        first = type(found).__name__
+    return inert_line(f"{first} (SQLSTATE {state})", _LONGEST_WORDS)
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -197,7 +219,8 @@ def broken_seals(connection: Connection) -> Iterator[str]:
                     named = ", ".join(f"{key} {row[key]!r:.100}" for key in keys)
                     yield f"table {table.name}: the row of {named} is not what was stored"
         except _UNREADABLE as error:
-            yield f"table {table.name}: a row cannot be read any more: {type(error).__name__}: {error!s:.200}"
+            words = f"{type(error).__name__}: {database_words(error):.200}"
+            yield f"table {table.name}: a row cannot be read any more: {words}"
 
 
 def _seal(table: Table, row: Mapping[str, Any]) -> bytes:

@@ -5,6 +5,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, delete, insert, inspect, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitor.model.errors import OwnFault
 from monitor.store import schema
 from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongSchema, create, open_database
-from monitor.store.sql import Base, add_new, sealed, table
+from monitor.store.sql import Base, add_new, database_words, sealed, table
 from monitor.store.tables import SCHEMA, FindingRow
 from tests.support.alerts import NOW
 from tests.support.database_fixtures import postgres_database
@@ -226,3 +229,40 @@ def test_rows_added_together_are_as_sqlalchemy_writes_them(database: Database) -
         assert added == [dict(row) for row in connection.execute(read).mappings()]
         add_new(connection, found, [row | {"kind": "another"} for row in rows])
         assert [row["kind"] for row in connection.execute(read).mappings()] == [row["kind"] for row in rows[::-1]]
+
+
+SECRET_VALUE = "mia-s-address@acme.example"
+FAILING = {
+    "a key twice": "INSERT INTO alembic_version SELECT :value UNION ALL SELECT :value",
+    "no value for a column": "INSERT INTO instance SELECT * FROM (SELECT CAST(:value AS text) AS a) AS one",
+    "no number": "SELECT CAST(CAST(:value AS text) AS integer)",
+    "no time": "SELECT CAST(CAST(:value AS text) AS timestamp)",
+    "a number in a sentence of a function": "SELECT to_date(CAST(:value AS text), 'YYYY-MM-DD')",
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_an_error_of_postgresql_tells_no_value_of_a_row(postgres_url: str, name: str) -> None:
+    """PostgreSQL's DETAIL repeats the failing row, a data exception the value: logs and alerts would keep them."""
+    database = create(postgres_database(postgres_url), NOW, "test")
+    told = r"the database failed: .+\(SQLSTATE [0-9A-Z]{5}\)"
+    with pytest.raises(OwnFault, match=told) as caught, database.write() as to:
+        to.execute(text(FAILING[name]), {"value": SECRET_VALUE})
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "DETAIL" not in printed
+    assert SECRET_VALUE not in printed
+    assert "mia" not in printed
+    assert "\n" not in str(caught.value)
+    database.close()
+
+
+def test_a_row_that_cannot_be_read_is_told_without_its_values(postgres_url: str) -> None:
+    database = create(postgres_database(postgres_url), NOW, "test")
+    words = []
+    with suppress(OwnFault), database.read() as connection:
+        try:
+            connection.execute(text(FAILING["no number"]), {"value": SECRET_VALUE})
+        except SQLAlchemyError as error:
+            words.append(database_words(error))
+    assert words == ["InvalidTextRepresentation (SQLSTATE 22P02)"]
+    database.close()
