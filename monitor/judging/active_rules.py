@@ -74,6 +74,7 @@ class AskedRules:
         self._filed: dict[int, str] = {}
         self._lock = threading.Lock()
         self._change = 0
+        self._begun = False
 
     @property
     def change(self) -> int:
@@ -85,7 +86,8 @@ class AskedRules:
         last = self._asks.last_change()
         changes, owned = 0, set[int]()
         if last > self._change:
-            is_first = self._change == 0
+            # A first index that broke off is begun again: a part of it may be filed.
+            is_first, self._begun = not self._begun, True
             for each in self._asks.changed(self._change, last):
                 changes += 1
                 # A request must not be filed twice. Only owned requests change their keys while they are in force.
@@ -96,6 +98,9 @@ class AskedRules:
                     if each.owned:
                         self._filed[each.number] = each.keys
                 owned |= {each.number} if each.owned else set()
+            if is_first:
+                # All literals at once, and not again with the first change: a compilation holds the interpreter's lock.
+                self.index.settle()
             self.index.ready()
             with self._lock:
                 for number in owned:

@@ -438,7 +438,8 @@ class _Literals:
             return False
         with lock:
             merged = tuple(self._numbers)
-        # The long part, without the lock: what is added meanwhile stays recent.
+        # The long part, without the lock: what is added meanwhile stays recent. ahocorasick_rs keeps the interpreter's
+        # lock all the same, so that every other thread waits for it.
         compiled = (merged, LiteralSearch(merged))
         with lock:
             self._settled, self._known = compiled, frozenset(merged)
