@@ -4,6 +4,7 @@ So `--help`, `--version` and the completion of names import no server, no databa
 with boxes and colours on a terminal; a pipe gets plain lines, for which rich's hundred modules are not imported.
 """
 
+import errno
 import gc
 import importlib
 import inspect
@@ -25,6 +26,7 @@ _FINE: Final = 0
 _MISUSED: Final = 2
 _UNFINISHED: Final = 3
 _INTERRUPTED: Final = 130
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _THRESHOLDS: Final = (5_000, 20, 20)  # Python's defaults are 700, 10, 10
 # Variables by which rich takes a pipe for a terminal.
 _AS_TERMINAL: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
@@ -220,7 +222,7 @@ def run(
         # exit code for a misbehaving log here.
         return _unfinished() if ended.code else _FINE
     except Exception as error:  # noqa: BLE001  defects too
-        return _told(error, tell)
+        return _told(error, tell, name)
     finally:
         gc.enable()
     if code == _INTERRUPTED:
@@ -235,10 +237,12 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
-def _told(error: Exception, tell: Callable[[Exception], int | None]) -> int:
+def _told(error: Exception, tell: Callable[[Exception], int | None], name: str) -> int:
     try:
         code = tell(error)
-        if code is None:
+        if code is None and isinstance(error, OSError) and error.errno in _NO_ROOM:
+            sys.stderr.write(f"{name}: the output, or a file, cannot be written: {error.strerror}\n")
+        elif code is None:
             traceback.print_exception(error)
         sys.stdout.flush()
     except OSError:  # the output, or the error itself, cannot be written

@@ -277,7 +277,7 @@ def silence(  # noqa: PLR0917  each is an option of the command line
     rule: Annotated[str | None, typer.Option("--rule", help="Alerts of this rule.")] = None,
     identity: Annotated[str | None, typer.Option("--identity", help="Alerts about this identity or key.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Alerts of this kind.")] = None,
-    why: NoteOption = "",
+    why: Annotated[str, typer.Option("--note", help="The reason of the silence.")] = "",
     by: ByOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:

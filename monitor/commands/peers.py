@@ -23,6 +23,7 @@ from monitor.daemon.assembly import assemble
 from monitor.daemon.log_sources import own_sources
 from monitor.following.follower import Timing
 from monitor.http_fetcher import HttpFetcher
+from monitor.model.errors import OwnFault
 from monitor.program import utc_now
 from monitor.telemetry.hooks import Meter
 
@@ -84,7 +85,11 @@ def compare(
         parts.callback(monitor.close)
         sources = own_sources(monitor, parts)()
         index_of = index_reader(settings.archive, lambda fault: note(fault, "yellow"))
-        with closing(HttpFetcher(url)) as fetcher:
+        try:
+            fetcher = HttpFetcher(url)
+        except OwnFault as error:
+            raise typer.BadParameter(f"{error}: it begins with https:// or http://", param_hint="URL") from error
+        with closing(fetcher):
             comparisons = compare_with_peer(fetcher, sources, monitor.store, utc_now, index_of)
     followed = [source.identity.log for source in sources]
     missing = sorted(set(followed) - {each.log for each in comparisons})

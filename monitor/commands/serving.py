@@ -88,9 +88,9 @@ def serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thre
     if monitor.courier is not None and settings.site is not None and settings.site.listen is not None:
         subscribers = site_server(with_logs(monitor.courier.site, monitor, proofs), settings.site)
     daemon.start()
-    if subscribers is not None:
+    if subscribers is not None and settings.site is not None:
         subscribers.start()
-        note(f"signwatch {VERSION}: site for subscribers on {subscribers.url}")
+        note(f"signwatch {VERSION}: site for subscribers on {subscribers.url}, as {settings.site.public_url}")
     if server is not None:
         server.start()
         note(f"signwatch {VERSION}: status page on {server.url}")

@@ -84,7 +84,11 @@ def _add_middleware(app: FastAPI, site: Site) -> None:
 async def _answer(site: Site, request: Request, call_next: Any) -> Response:
     path = request.url.path
     if request.headers.get("host", "") != site.config.host and path != "/healthz":
-        return Response("This name is not served here.\n", status_code=421, media_type="text/plain")
+        return Response(
+            f"This site is {site.config.public_url}, and no other name is served here.\n",
+            status_code=421,
+            media_type="text/plain",
+        )
     if path not in _FIXED:
         site.limits.page(site.door.client(request))
         request.state.visitor = await run_in_threadpool(site.door.visitor, request)

@@ -479,6 +479,11 @@ def _own_fault(where: str) -> Iterator[None]:
                 each.args = (told,)
         if "malformed" in told or "not a database" in told:
             raise DamagedDatabase(_damaged(where, told)) from error
+        if "readonly" in told:
+            raise OwnFault(
+                f"{where}: this user may not write the database or its folder, and reading needs that as well. Run the "
+                "command as the user of the daemon."
+            ) from error
         raise OwnFault(f"{where}: the database failed: {told}. No change of this step was stored.") from error
     except SQLAlchemyError as error:
         raise OwnFault(f"{where}: the database cannot be used: {database_words(error)}") from error

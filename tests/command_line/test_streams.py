@@ -45,6 +45,7 @@ def test_output_that_cannot_be_written_is_unfinished(
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     done = ended(f"> {_FULL}", "signwatch", *words)
     assert done.returncode == 3
+    assert "Traceback" not in done.stderr
     assert ("none.yaml: the rules cannot be read" if "none.yaml" in words else "No space left on device") in done.stderr
 
 

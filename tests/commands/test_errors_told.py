@@ -65,6 +65,11 @@ def test_an_outage_is_told_as_one_in_json(tmp_path: Path, capsys: Captured) -> N
     code, out, _ = told(capsys, "peers", "compare", "http://127.0.0.1:9", "--config", str(config), "--json")
     document = json.loads(out.splitlines()[-1])
     assert (code, document["error"]["trouble"]) == (3, "could-not-ask")
+    for url in ("127.0.0.1:9464", "peer.example", "ftp://peer.example"):
+        code, out, _ = told(capsys, "peers", "compare", url, "--config", str(config), "--json")
+        document = json.loads(out.splitlines()[-1])
+        assert (code, document["error"]["trouble"]) == (2, "misused")
+        assert "begins with https:// or http://" in document["error"]["message"]
 
 
 @pytest.mark.parametrize("command", ["init", "audit", "status", "fsck"])

@@ -328,6 +328,7 @@ def test_another_host_is_refused_and_never_comes_into_a_mail(acme: Scene) -> Non
     mia = acme.visitor()
     answer = mia.http.get("/", headers={"host": "evil.example"})
     assert answer.status_code == 421
+    assert acme.site.config.public_url in answer.text, "the way to the site"
     fields = {"name": REPOSITORY, "email": MIA, "do": "subscribe"}
     mia.post("/subscribe", fields, page=f"/subscribe?name={REPOSITORY}")
     acme.deliver()

@@ -170,6 +170,20 @@ def test_commits_survive_a_power_cut(tmp_path: Path) -> None:
     assert (tmp_path / "signwatch.db").stat().st_mode & 0o077 == 0, "no other user may read it"
 
 
+def test_a_database_that_this_user_may_only_read_is_told_with_the_way_out(tmp_path: Path) -> None:
+    database = create(str(tmp_path / "signwatch.db"), NOW, "test")
+
+    def change() -> None:
+        with database.write() as connection:
+            # SQLite says the same of a file without the right to write, which a test as root always has.
+            connection.execute(text("PRAGMA query_only = 1"))
+            connection.execute(text("DELETE FROM alembic_version"))
+
+    with pytest.raises(OwnFault, match="Run the command as the user of the daemon"):
+        change()
+    database.close()
+
+
 @pytest.mark.parametrize("where", ["sqlite://", "mysql://host/db", "nonsense://x"])
 def test_a_database_that_cannot_be_used_is_refused(where: str) -> None:
     with pytest.raises(OwnFault, match="database"):
