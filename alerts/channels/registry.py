@@ -1,18 +1,13 @@
-"""From a channel's settings to the channel."""
+"""From a channel's settings to the channel. A channel's libraries are imported for a configured one."""
 
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from alerts.channels.alertmanager import AlertmanagerChannel
 from alerts.channels.channel import Channel
 from alerts.channels.command import CommandChannel
-from alerts.channels.github_issues import API_URL as GITHUB_API_URL
-from alerts.channels.github_issues import GitHubIssuesChannel
-from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.jsonl import JsonlChannel
-from alerts.channels.pagerduty import EVENTS_URL, PagerDutyChannel
 from alerts.channels.settings import (
     AlertmanagerSettings,
     AppriseSettings,
@@ -30,14 +25,13 @@ from alerts.channels.settings import (
     WebhookSettings,
 )
 from alerts.channels.stdout import StdoutChannel
-from alerts.channels.webhook import WebhookChannel, decode_secret
 from alerts.links import NO_LINKS, Links
 from alerts.rendering import Renderer
 from alerts.user_template import UserTemplate
 from outbound.named_authorities import believing
 
-FOLLOWING: Final = frozenset({"alertmanager", "github-issues", "pagerduty"})
-"""Types of channels that get acknowledgement, resolution and reopening of an alert."""
+if TYPE_CHECKING:
+    from alerts.channels.guarded_http import GuardedPoster
 
 
 def build_channel(settings: ChannelSettings, *, base: Path = Path(), links: Links = NO_LINKS) -> Channel:
@@ -58,6 +52,8 @@ def _jsonl(settings: JsonlSettings, _: Path, links: Links) -> Channel:
 
 
 def _webhook(settings: WebhookSettings, _: Path, links: Links) -> Channel:
+    from alerts.channels.webhook import WebhookChannel, decode_secret  # noqa: PLC0415
+
     url, secret = _url(settings, "url", settings.url), _secret(settings, "secret_file", settings.secret_file)
     if secret is not None:
         try:
@@ -68,6 +64,7 @@ def _webhook(settings: WebhookSettings, _: Path, links: Links) -> Channel:
 
 
 def _slack(settings: SlackSettings, _: Path, links: Links) -> Channel:
+    from alerts.channels.guarded_http import check_url  # noqa: PLC0415
     from alerts.channels.slack import API_URL, SlackBotChannel, SlackWebhookChannel
 
     name, seconds, renderer = settings.name, settings.timeout_seconds, Renderer(links=links)
@@ -102,18 +99,24 @@ def _email(settings: EmailSettings, _: Path, links: Links) -> Channel:
 
 
 def _pagerduty(settings: PagerDutySettings, _: Path, links: Links) -> Channel:
+    from alerts.channels.pagerduty import EVENTS_URL, PagerDutyChannel  # noqa: PLC0415
+
     url = _url(settings, "url", settings.url or EVENTS_URL)
     key = _needed(settings, "routing_key_file", settings.routing_key_file)
     return PagerDutyChannel(settings.name, key, _poster(settings), url, Renderer(links=links))
 
 
 def _alertmanager(settings: AlertmanagerSettings, _: Path, links: Links) -> Channel:
+    from alerts.channels.alertmanager import AlertmanagerChannel  # noqa: PLC0415
+
     url, token = _url(settings, "url", settings.url), _secret(settings, "token_file", settings.token_file)
     return AlertmanagerChannel(settings.name, url.rstrip("/"), _poster(settings), token, Renderer(links=links))
 
 
 def _github_issues(settings: GitHubIssuesSettings, _: Path, links: Links) -> Channel:
-    url = _url(settings, "url", settings.url or GITHUB_API_URL).rstrip("/")
+    from alerts.channels.github_issues import API_URL, GitHubIssuesChannel  # noqa: PLC0415
+
+    url = _url(settings, "url", settings.url or API_URL).rstrip("/")
     token = _needed(settings, "token_file", settings.token_file)
     return GitHubIssuesChannel(settings.name, settings.repository, token, _poster(settings), url, Renderer(links=links))
 
@@ -175,12 +178,16 @@ def _template(
         raise settings.wrong(key, f"the template cannot be read: {error}") from error
 
 
-def _poster(settings: HttpSettings) -> GuardedPoster:
+def _poster(settings: HttpSettings) -> "GuardedPoster":
+    from alerts.channels.guarded_http import GuardedPoster  # noqa: PLC0415
+
     context = _tls_context(settings, settings.ca_file)
     return GuardedPoster(allow_private=settings.allow_private, seconds=settings.timeout_seconds, context=context)
 
 
 def _url(settings: HttpSettings | SlackSettings, key: str, url: str) -> str:
+    from alerts.channels.guarded_http import check_url  # noqa: PLC0415
+
     if problem := check_url(url, allow_private=settings.allow_private):
         raise settings.wrong(key, problem)
     return url

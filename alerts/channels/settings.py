@@ -26,6 +26,8 @@ from settings.models import (
 )
 from settings.reading import Fields, read_between, read_choice, read_decimal, read_flag, read_host, read_list, read_text
 
+FOLLOWING: Final = frozenset({"alertmanager", "github-issues", "pagerduty"})
+"""Types of channels that get acknowledgement, resolution and reopening of an alert."""
 _MAX_SECRET: Final = 64 * 1024
 # A channel's name is part of every idempotency key and a metric label.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")

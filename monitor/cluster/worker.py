@@ -29,8 +29,9 @@ from monitor.archive.rows import DECODER, MADE_SCHEMA, RowTrust, rows_of
 from monitor.following.follower import fetch, read_ahead
 from monitor.following.scan_batch import BatchMatches, Fetched, RuleScanner, joined
 from monitor.http_fetcher import HttpFetcher, Throttled
-from monitor.logs.opening import LogDescription, open_sources
+from monitor.logs.opening import open_sources
 from monitor.model.errors import FetchFailed
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import LogSource, SignedHead, TimedEntry, hashes_of
 from monitor.program import VERSION
 from rules.matching.matcher import Matcher, compile_rules

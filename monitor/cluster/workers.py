@@ -22,8 +22,8 @@ from msgspec import Struct
 from monitor.archive.rows import RowTrust
 from monitor.cluster.worker import WorkerJob, build_id, dismiss, enlist, requests_queue, rests_topic
 from monitor.http_fetcher import HttpFetcher
-from monitor.logs.opening import LogDescription
 from monitor.model.errors import BadConfig, OwnFault
+from monitor.model.log_description import LogDescription
 from rules.rule import Rule
 
 LOCAL: Final = ""  # processes of this machine

@@ -30,7 +30,7 @@ from monitor.commands.terminal import (
     when,
 )
 from monitor.config import load_config
-from monitor.daemon.assembly import build_channels, life_of, links_of
+from monitor.daemon.alerting import build_channels, life_of, links_of
 from monitor.judging.rule_file import read_rules
 from monitor.program import utc_now
 from monitor.raising.log_alerts import ALERT_KINDS, NEVER_SILENT

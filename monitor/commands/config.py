@@ -12,7 +12,7 @@ from alerts.alert import counted
 from alerts.channels.settings import JsonlSettings, SecretFile
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, TrustConfig, config_schema, load_config
-from monitor.daemon.assembly import build_channels
+from monitor.daemon.alerting import build_channels
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.store.database import check_place

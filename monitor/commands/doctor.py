@@ -19,7 +19,7 @@ from msgspec import Struct
 from alerts.alert import counted, rfc3339
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import build_channels, folder_is_writable
+from monitor.daemon.alerting import build_channels
 from monitor.daemon.configured_log import as_followed
 from monitor.daemon.followed_logs import configured_logs, not_followed
 from monitor.daemon.trust_watch import trust_of
@@ -105,7 +105,7 @@ def _machine(folder: Path) -> Iterator[DoctorCheck]:
     there = folder if folder.exists() else Path()
     free = shutil.disk_usage(there).free
     yield DoctorCheck("disk", True if free > _LEAST_FREE else None, f"{free // 2**20} MiB free at {there.resolve()}")
-    writable = folder_is_writable(there)
+    writable = _is_writable(there)
     yield DoctorCheck("folder", writable, f"{there.resolve()} is {'' if writable else 'NOT '}writable")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limited = "no limit" if soft == resource.RLIM_INFINITY else f"{soft} at once"
@@ -175,3 +175,14 @@ def _database(config: Config) -> str:
         dropped = sum(each.matches for each in RuleLoad(database).dropped().values())
         left_out = f"; {counted(dropped, 'match')} left out, see docs/alerts/rules-dropped.md" if dropped else ""
         return f"{database.where}{size}, schema current{left_out}"
+
+
+def _is_writable(folder: Path) -> bool:
+    """True if a file can be made in `folder`."""
+    probe = folder / ".signwatch-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True

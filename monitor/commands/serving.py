@@ -17,7 +17,8 @@ from monitor.commands.terminal import note
 from monitor.config import ArchiveConfig, Config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.alert_pages import AlertDesk, alert_router
-from monitor.daemon.assembly import Monitor, life_of, links_of, token_of
+from monitor.daemon.alerting import life_of, links_of, token_of
+from monitor.daemon.assembly import Monitor
 from monitor.daemon.console import Console, console_router
 from monitor.daemon.daemon import Daemon
 from monitor.daemon.dead_man import DeadManService

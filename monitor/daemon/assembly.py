@@ -6,19 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from alerts.channels.channel import Channel
-from alerts.channels.registry import FOLLOWING, build_channel
-from alerts.channels.settings import SecretFile, SecretUnreadable
-from alerts.links import NO_LINKS, Links
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan, Services
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
+from monitor.daemon.alerting import build_channels
 from monitor.daemon.canary import Canary, CanaryChannel, check_canary
 from monitor.daemon.configured_log import describe, http_fetcher, open_log, pinned, requests_per_second
 from monitor.daemon.followed_logs import configured_logs, hold_of, tell_facts
@@ -34,7 +31,6 @@ from monitor.model.errors import BadConfig, Evidence
 from monitor.model.log_source import LogApi
 from monitor.model.state import Batch
 from monitor.site.fan_out import FanOut
-from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
 from monitor.store.canaries import Canaries
 from monitor.store.database import Database, open_database
@@ -43,7 +39,6 @@ from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
 from rules.canary import canary_rule
 from rules.rule import Rule
-from settings.document import Misplaced
 
 if TYPE_CHECKING:
     from monitor.site.archived import ArchivedHistory
@@ -51,7 +46,6 @@ if TYPE_CHECKING:
 
 # Entries that one process fetches, scans and commits in a second.
 _ONE_PROCESS: Final = 50_000
-_LEAST_SECRET: Final = 32
 _BACKSCAN_SHARE: Final = 4
 
 
@@ -268,51 +262,6 @@ def uses_processes(objectives: Objectives, log: LogConfig) -> bool:
     return requests_per_second(log) * an_answer > _ONE_PROCESS
 
 
-def build_channels(config: Config) -> list[Channel]:
-    """Every configured channel. Raises `BadConfig`."""
-    try:
-        links = links_of(config)
-        return [build_channel(settings, base=config.base, links=links) for settings in config.channels.values()]
-    except Misplaced as error:
-        place = f"{config.path}:{error.problem.line}:{error.problem.column}"
-        raise BadConfig(
-            f"{place}: {error}\nNothing was started: alerts would have reached no channel. "
-            "docs/channels.md lists every setting."
-        ) from error
-
-
-def links_of(config: Config) -> Links:
-    """Addresses for alerts. Raises `BadConfig` when the key of signed links cannot be read or is short."""
-    web = config.web
-    if web is None or not web.public_url:
-        return NO_LINKS
-    return Links(web.public_url, _read_secret(web.key_file, "web.key_file") if web.key_file is not None else b"")
-
-
-def life_of(config: Config, database: Database) -> AlertLife:
-    """The life of alerts, with the configured channels that get changes."""
-    followers = [name for name, settings in config.channels.items() if settings.type in FOLLOWING]
-    return AlertLife(database, followers)
-
-
-def token_of(config: Config) -> bytes:
-    """The token of the API that changes alerts; empty where there is none. Raises `BadConfig`."""
-    path = config.web.token_file if config.web is not None else None
-    return _read_secret(path, "web.token_file") if path is not None else b""
-
-
-def _read_secret(path: Path, key: str) -> bytes:
-    try:
-        secret = SecretFile(path).read().encode()
-    except SecretUnreadable as error:
-        raise BadConfig(f"{key}: {error}. Make one with: openssl rand -hex 32 > {path}") from error
-    if len(secret) < _LEAST_SECRET:
-        raise BadConfig(
-            f"{key}: {path} is shorter than {_LEAST_SECRET} characters. Make one with: openssl rand -hex 32"
-        )
-    return secret
-
-
 def from_archive(
     archive: ArchiveConfig | None,
     store: Store,
@@ -334,14 +283,3 @@ def from_archive(
     return lambda source, gap, matcher, rules, judge: offer_archived(
         ArchiveSearchInputs(opened, store, matcher, rules, judge, clock, on_batch, on_evidence), source, gap
     )
-
-
-def folder_is_writable(folder: Path) -> bool:
-    """True if a file can be made in `folder`."""
-    probe = folder / ".signwatch-probe"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError:
-        return False
-    return True

@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from monitor.config import LogConfig
 from monitor.daemon.followed_logs import where_it_is
-from monitor.http_fetcher import HttpFetcher, ReportRequest, TokenBucket
-from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import BadConfig, OwnFault
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import LogApi, LogSource
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
+
+if TYPE_CHECKING:
+    from monitor.http_fetcher import HttpFetcher, ReportRequest
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
@@ -40,8 +42,12 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
     )
 
 
-def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: ReportRequest | None = None) -> HttpFetcher:
+def http_fetcher(
+    log: LogConfig, pause: Callable[[float], object], report: "ReportRequest | None" = None
+) -> "HttpFetcher":
     """The fetcher of a log, limited to the log's rate; the caller closes it."""
+    from monitor.http_fetcher import HttpFetcher, TokenBucket  # noqa: PLC0415  the doctor asks no log
+
     rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
@@ -56,8 +62,10 @@ def requests_per_second(log: LogConfig) -> int:
     return log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
 
 
-def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: HttpFetcher) -> Sequence[LogSource]:
+def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: "HttpFetcher") -> Sequence[LogSource]:
     """Every tree of the log, at the log's present address. Raises `FetchFailed`, `OwnFault`."""
+    from monitor.logs.opening import open_sources  # noqa: PLC0415  with the HTTP client
+
     # Determined each time, because the log may have moved.
     here = where_it_is(log, trust)
     fetcher.move_to(here.url)

@@ -24,7 +24,8 @@ from alerts.outbox import Backlog
 from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
-from monitor.daemon.assembly import Monitor, life_of, make_canary
+from monitor.daemon.alerting import life_of
+from monitor.daemon.assembly import Monitor, make_canary
 from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.followed_logs import followed_keys, not_followed
 from monitor.daemon.supervisor import LogSupervisor, LogThrottle

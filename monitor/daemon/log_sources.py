@@ -18,8 +18,9 @@ from monitor.daemon.configured_log import as_followed, http_fetcher, open_log, r
 from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.following.follower import Timing
 from monitor.http_fetcher import HttpFetcher
-from monitor.logs.opening import LIST_EVERY, LogDescription, LogTrees, OpenTrees, pinned_to
+from monitor.logs.opening import LIST_EVERY, LogTrees, OpenTrees, pinned_to
 from monitor.model.errors import SignwatchError
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import LogSource
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper

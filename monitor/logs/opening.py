@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from monitor.http_fetcher import Fetcher, Refused, WrongContent
@@ -18,8 +17,8 @@ from monitor.logs.ct_static import CtStaticSource
 from monitor.logs.rekor_v1 import RekorV1Source, ShardInfo, shards
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import LogApi, LogIdentity, LogSource
-from tlog.cosignature import WitnessKey
 from tlog.note import (
     BadSignature,
     MalformedCheckpoint,
@@ -115,35 +114,6 @@ class LogTrees:
 
 
 _LOG: Final = logging.getLogger(__name__)
-
-
-class LogDescription(Struct, frozen=True):
-    """One log to follow. `name` is its id in state, metrics and alerts; `apis` the protocols it may speak.
-
-    `log_id` is the 32-byte key id of the trust root, where there is one. `origin` and, for Rekor v1, `tree_id` and
-    `offset` override the values from the URL and the log's own list of trees. `former` are earlier URLs of the log,
-    from which its origin may derive. `known_trees` are the IDs of followed trees: a tree that a Rekor v1 log no
-    longer lists is still requested, and reported as missing.
-    """
-
-    name: str
-    url: str
-    spki: bytes
-    apis: tuple[LogApi, ...]
-    log_id: bytes = b""
-    origin: str | None = None
-    tree_id: str | None = None
-    offset: int | None = None
-    witnesses: tuple[WitnessKey, ...] = ()
-    trust_root: str = ""
-    valid_until: datetime | None = None
-    former: tuple[str, ...] = ()
-    known_trees: tuple[str, ...] = ()
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Every URL of the log, oldest first."""
-        return *self.former, self.url
 
 
 def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:

@@ -22,8 +22,7 @@ from alerts.channels.channel import DeliveryFailed, FollowingChannel
 from alerts.channels.command import CommandChannel
 from alerts.channels.github_issues import GitHubIssuesChannel
 from alerts.channels.guarded_http import GuardedPoster
-from alerts.channels.registry import FOLLOWING
-from alerts.channels.settings import SecretFile
+from alerts.channels.settings import FOLLOWING, SecretFile
 from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of

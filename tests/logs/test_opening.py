@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from monitor.http_fetcher import Unreachable
-from monitor.logs.opening import LogDescription, TreeSources, open_sources
+from monitor.logs.opening import TreeSources, open_sources
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import LogApi
 from tests.support.harness import KINDS
 from tests.support.misbehaving_log import (

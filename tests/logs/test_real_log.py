@@ -14,7 +14,8 @@ import pytest
 
 from monitor.following.follower import baseline
 from monitor.http_fetcher import HttpFetcher
-from monitor.logs.opening import LogDescription, open_sources
+from monitor.logs.opening import open_sources
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import LogApi, LogSource
 from monitor.proof.evidence import check_evidence, to_document
 from tests.support.log_server import LogServer, log_server

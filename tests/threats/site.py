@@ -19,8 +19,9 @@ from monitor.daemon.supervisor import LogSupervisor, WatchSettings
 from monitor.following.follower import FollowLimits, LogFollower, PassReport, Timing, baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
-from monitor.logs.opening import LogDescription, open_sources
+from monitor.logs.opening import open_sources
 from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.log_description import LogDescription
 from monitor.model.log_source import Freshness, LogApi, LogSource, Position, SignedHead
 from monitor.proof.evidence import Conclusion, check_evidence, event_id, from_document
 from monitor.store.database import create, open_database
