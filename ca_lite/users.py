@@ -92,11 +92,17 @@ def changing(path: Path) -> Iterator[dict[str, User]]:
         replace_secret(path, msgspec.json.format(msgspec.json.encode(_File(listed)), indent=1) + b"\n")
 
 
-def add_user(users: dict[str, User], email: str, password: str, added: str) -> None:
-    """Add a person. Raises `ConfigError`."""
+def checked_email(email: str) -> str:
+    """The address without white space around it. Raises `ConfigError`."""
     email = email.strip()
     if not is_email(email):
         raise ConfigError(f"{email!r:.200} is not an e-mail address that a certificate can hold")
+    return email
+
+
+def add_user(users: dict[str, User], email: str, password: str, added: str) -> None:
+    """Add a person. Raises `ConfigError`."""
+    email = checked_email(email)
     if known := users.get(folded(email)):
         raise ConfigError(f"{known.email} is a user already; `ca-lite users password` sets a new password")
     users[folded(email)] = User(email, hash_password(password), added)

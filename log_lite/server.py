@@ -116,8 +116,10 @@ def serve(
     max_get_entries: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises the errors of `opened`, `CannotListen`, `AlreadyServing`."""
+    with contextlib.closing(LedgerDatabase.open(folder / DATABASE)) as stored:
+        wanted = addresses(stored.meta("url") or "", listen)  # refused before a lock file is made
     with sole_server(folder), contextlib.closing(Ledger.open(folder, wall_clock_ms())) as ledger:
-        sockets = bind(addresses(ledger.url, listen))
+        sockets = bind(wanted)
         sequencer = Sequencer(ledger)
         service = LogLiteService(ledger, sequencer, anchors)
         switch = _FaultSwitch(service)

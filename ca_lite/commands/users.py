@@ -13,7 +13,7 @@ from ca_lite.commands.shared import AsJson, Directory, errors, reported
 from ca_lite.errors import ConfigError
 from ca_lite.keys import now, read_limited
 from ca_lite.settings import Layout, load_settings
-from ca_lite.users import LONGEST, SHORTEST, User, add_user, changing, folded, known_user, read_users
+from ca_lite.users import LONGEST, SHORTEST, User, add_user, changing, checked_email, folded, known_user, read_users
 from ca_lite.users import set_disabled as changed
 from ca_lite.users import set_password as renewed
 
@@ -32,6 +32,7 @@ def add(email: Email, *, directory: Directory, password_file: PasswordFile = Non
     Example: ca-lite users add --dir ca mia@example.com
     """
     layout = _layout(directory)
+    checked_email(email)  # before a password is asked for, and a lock file made
     password = _password(password_file)
     with changing(layout.users) as users:
         add_user(users, email, password, f"{now():{_RFC3339}}")

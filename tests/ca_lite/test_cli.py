@@ -111,3 +111,11 @@ def test_init_refuses_what_no_client_can_use(log_trust: Path, tmp_path: Path, st
     assert "scheme, host and port only" in run("init", *base, "--url", "http://x/path", expect=2)
     assert "clients reject" in run("init", *base, "--key", "ed25519", expect=2)
     assert not (tmp_path / "ca").exists()
+
+
+def test_a_user_whose_address_is_refused_leaves_no_file_behind(ca: CaServer, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("long enough for a user", encoding="utf-8")
+    before = set(ca.folder.rglob("*.lock"))
+    words = ("users", "add", "nobody", "--dir", str(ca.folder), "--password-file", str(tmp_path / "password"))
+    assert "not an e-mail address" in run(*words, expect=2)
+    assert set(ca.folder.rglob("*.lock")) == before

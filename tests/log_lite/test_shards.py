@@ -164,8 +164,10 @@ def test_all_of_loopback_is_this_machine_and_no_name_that_only_begins_so(
 
 def test_a_log_away_from_loopback_must_be_told_where_to_listen(tmp_path: Path) -> None:
     run("init", "--dir", str(tmp_path / "log"), "--url", "http://log.example:3000")
+    before = set(tmp_path.rglob("*"))
     assert "--listen" in run("serve", "--dir", str(tmp_path / "log"), expect=2)
     assert "--listen" in run("serve", "--dir", str(tmp_path / "log"), "--listen", "nonsense", expect=2)
+    assert set(tmp_path.rglob("*")) == before, "a refused command leaves no file behind"
     assert "pass --url" in run("rotate", "--dir", str(tmp_path / "log"), "--log", "v2", expect=2)
     assert "host name of its own" in run(
         "rotate", "--dir", str(tmp_path / "log"), "--log", "v2", "--url", "http://log.example:4000", expect=2
