@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
@@ -83,9 +84,13 @@ def _field(value: Any, name: str) -> Any:
     """A message's field by its camelCase or snake_case name, None when absent (protojson takes both)."""
     if not isinstance(value, dict):
         return None
-    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
     found = value.get(name)
-    return value.get(snake) if found is None else found
+    return value.get(_snake(name)) if found is None else found
+
+
+@cache
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
 def _text_key(content: str) -> bytes:

@@ -86,6 +86,9 @@ class Journal:
         self._queue: list[_Waiting] = []
         self._queue_lock = threading.Lock()
         self._writing = threading.Lock()
+        # Of the writer, under `_writing`: to take one from the pool for each row took 2 % of issuing a certificate.
+        # SQLAlchemy connects it again after its connection broke.
+        self._connection: Connection | None = None
 
     @classmethod
     def create(cls, path: Path) -> "Journal":
@@ -144,7 +147,8 @@ class Journal:
 
     def _commit(self, together: Sequence["_Waiting"]) -> None:
         try:
-            with self._engine.begin() as connection:
+            connection = self._connection = self._connection or self._engine.connect()
+            with connection.begin():
                 for each in together:
                     _execute(connection, each)
         except SQLAlchemyError as error:
@@ -170,6 +174,10 @@ class Journal:
 
     def close(self) -> None:
         """Close every connection."""
+        with self._writing:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
         self._engine.dispose()
 
 

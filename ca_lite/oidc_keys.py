@@ -87,6 +87,7 @@ class OwnKeys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: tuple[int, OidcKeys] | None = None
+        self._published: tuple[OidcKeys, IssuerKeys] | None = None
 
     def current(self) -> OidcKeys:
         """Key set on disk. Raises `ConfigError`."""
@@ -97,7 +98,11 @@ class OwnKeys:
 
     def keys(self, issuer: Issuer, url: str, *, refresh: bool) -> IssuerKeys:  # noqa: ARG002  the protocol's shape
         """Keys that verify our own tokens."""
-        return parse_jwks(self.current().jwks(), (ALGORITHM,))
+        current, published = self.current(), self._published
+        if published is None or published[0] is not current:
+            # To make them for each token took 2 % of issuing a certificate.
+            self._published = published = current, parse_jwks(current.jwks(), (ALGORITHM,))
+        return published[1]
 
 
 def email_claims(issuer: str, email: str) -> dict[str, Any]:

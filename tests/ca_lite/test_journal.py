@@ -85,3 +85,16 @@ def test_a_request_that_was_never_recorded_cannot_end(journal: Journal) -> None:
     with pytest.raises(SQLAlchemyError, match="no row of this request"):
         journal.finish("unknown", ISSUED)
     journal.close()
+
+
+def test_a_row_is_written_after_the_connection_of_the_writer_broke(journal: Journal) -> None:
+    journal.request(row("before"))
+    assert journal._connection is not None, "one connection stays open for the writer"
+    broken = journal._connection.connection.dbapi_connection
+    assert broken is not None
+    broken.close()
+    with pytest.raises(SQLAlchemyError):
+        journal.request(row("lost"))
+    journal.request(row("after"))
+    found = journal.search(name=None, issuer=None, serial=None, limit=100)
+    assert [each.serial for each in found] == ["after", "before"]

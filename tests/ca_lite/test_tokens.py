@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -13,7 +14,8 @@ from pytest_httpserver import HTTPServer
 from ca_lite.errors import CaRefused
 from ca_lite.issuer_config import load_issuers
 from ca_lite.issuer_keys import Discovery
-from ca_lite.issuers import Issuers
+from ca_lite.issuers import Issuer, Issuers, IssuerType
+from ca_lite.oidc_keys import OwnKeys, rotate_oidc_keys
 from ca_lite.tokens import VerifiedToken, verify_token
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -193,3 +195,14 @@ def test_a_wildcard_issuer_matches_whole_parts_of_the_whole_url(url: str, found:
         json.dumps({"meta-issuers": {pattern: {"client-id": "sigstore", "type": "kubernetes"}}}), "test"
     )
     assert (issuers.find(url) is not None) is found
+
+
+def test_own_keys_are_made_once_and_again_after_a_rotation(tmp_path: Path) -> None:
+    first = rotate_oidc_keys(tmp_path)
+    own, issuer = OwnKeys(tmp_path), Issuer(IssuerType.EMAIL)
+    keys = own.keys(issuer, "https://ca.example/oidc", refresh=False)
+    assert [each.key_id for each in keys.keys] == [first]
+    assert own.keys(issuer, "https://ca.example/oidc", refresh=True) is keys
+    second = rotate_oidc_keys(tmp_path)
+    rotated = own.keys(issuer, "https://ca.example/oidc", refresh=False)
+    assert {each.key_id for each in rotated.keys} == {first, second}
