@@ -14,7 +14,7 @@ from monitor.model.state import Finding
 from monitor.site.rendering import NEVER, Timeline, timeline
 from monitor.site.search_form import FormSearch
 from monitor.store.findings import BatchPastFacts, SeenFact, is_certificate_only, seen_in
-from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
+from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings, as_events
 from rules.asking import Ask, ask_of, rule_of
 from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
@@ -188,7 +188,7 @@ def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str
     """Answer about a name; `expect`, if given, replaces the learned expectation."""
     known = past.signings(subject)
     found = known.shown
-    parts = learn(subject, [each.signing for each in found])
+    parts = learn(subject, [each.signing for each, _ in as_events(found)])
     try:
         chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
         ask = ask_of(subject.select(), chosen)
@@ -236,26 +236,8 @@ def rows_of(
     """Rows of signings, newest first. `rule` judges them now; without it they keep their verdicts.
 
     Of `unread` entries only the archived columns are known: expectations of other columns do not count against them.
-
-    A certificate in a CT log and the entry made with it are one signing.
     """
-    merged: list[tuple[PastSigning, list[str]]] = []
-    by_certificate: dict[tuple[str, datetime], int] = {}
-    entries = [each for each in found if not is_certificate_only(each.signing)]
-    for each in entries:
-        for key in _certificates(each.signing):
-            by_certificate.setdefault(key, len(merged))
-        merged.append((each, []))
-    for each in found:
-        if is_certificate_only(each.signing):
-            place = next((by_certificate[key] for key in _certificates(each.signing) if key in by_certificate), None)
-            if place is None:
-                merged.append((each, []))
-                for key in _certificates(each.signing):
-                    by_certificate.setdefault(key, len(merged) - 1)
-            else:
-                merged[place][1].append(f"{each.signing.where.log} entry {each.signing.where.index}")
-    ordered = sorted(merged, key=lambda pair: (pair[0].at, pair[0].signing.where.index), reverse=True)
+    ordered = sorted(as_events(found), key=lambda pair: (pair[0].at, pair[0].signing.where.index), reverse=True)
     if rule is None:
         verdicts = {each.signing.where: each.verdict for each, _ in ordered}
     elif any(isinstance(each, JudgedByFacts) for each in rule.expect):
@@ -424,11 +406,6 @@ def _who(signer: Signer | None) -> str:
         return ""
     names = [name.value for name in signer.names if name.form is not NameForm.DNS]
     return next(iter([*names, *signer.fingerprints]), "")
-
-
-def _certificates(signing: Signing) -> list[tuple[str, datetime]]:
-    """Certificates that an entry and the certificate's own log entry share."""
-    return [(name.value, signer.not_before) for signer in signing.signers if signer.not_before for name in signer.names]
 
 
 def signing_json(row: SigningRow) -> dict[str, Any]:

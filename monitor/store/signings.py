@@ -10,6 +10,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Table, func, select, tuple_
 
 from monitor.store.database import Database
+from monitor.store.findings import is_certificate_only
 from monitor.store.sql import table, text_key
 from monitor.store.tables import FindingName, FindingRow, LogHealth, LogPosition
 from rules.rule import Outcome, Reason, Verdict
@@ -85,6 +86,32 @@ class PastSigning(Struct, frozen=True):
     def place(self) -> SigningCursor:
         """Place of the signing in a list."""
         return SigningCursor(self.at, self.signing.where.index, self.signing.where.log)
+
+
+def as_events(found: Sequence[PastSigning]) -> list[tuple[PastSigning, list[str]]]:
+    """Each signing once, with its further entries: a certificate in a CT log and the entry made with it are one."""
+    merged: list[tuple[PastSigning, list[str]]] = []
+    by_certificate: dict[tuple[str, datetime], int] = {}
+    entries = [each for each in found if not is_certificate_only(each.signing)]
+    for each in entries:
+        for key in _certificates(each.signing):
+            by_certificate.setdefault(key, len(merged))
+        merged.append((each, []))
+    for each in found:
+        if is_certificate_only(each.signing):
+            place = next((by_certificate[key] for key in _certificates(each.signing) if key in by_certificate), None)
+            if place is None:
+                merged.append((each, []))
+                for key in _certificates(each.signing):
+                    by_certificate.setdefault(key, len(merged) - 1)
+            else:
+                merged[place][1].append(f"{each.signing.where.log} entry {each.signing.where.index}")
+    return merged
+
+
+def _certificates(signing: Signing) -> list[tuple[str, datetime]]:
+    """Certificates that an entry and the certificate's own log entry share."""
+    return [(name.value, signer.not_before) for signer in signing.signers if signer.not_before for name in signer.names]
 
 
 class ArchivedEntry(Struct, frozen=True):
