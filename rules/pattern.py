@@ -31,7 +31,7 @@ class PatternForm(StrEnum):
     REGEX = "regex"
 
 
-class Pattern(Struct, frozen=True):
+class Pattern(Struct, frozen=True, gc=False):
     """One pattern. `ignore_case` folds A-Z only, because folding other characters can change lengths."""
 
     form: PatternForm

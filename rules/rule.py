@@ -93,7 +93,7 @@ class RuleSeverity(StrEnum):
     INFO = "info"
 
 
-class Rule(Struct, frozen=True):
+class Rule(Struct, frozen=True, gc=False):
     """Signings to watch, and the form of a legitimate one.
 
     `expect` empty means that every trusted match is news. `notify` empty means the default channels, no `backscan` the

@@ -36,7 +36,7 @@ _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,17})){1,30}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+")
 
 
-class FieldMatch(Struct, frozen=True):
+class FieldMatch(Struct, frozen=True, gc=False):
     """Some value of `field` matches one of the patterns.
 
     `field` is `identity`, `issuer`, `fingerprint`, `digest`, `kind`, `log`, a Fulcio claim name or a dotted OID.
@@ -51,7 +51,7 @@ class FieldMatch(Struct, frozen=True):
         return any(pattern.matches(value) for value in values(self.field, signing, signer) for pattern in patterns)
 
 
-class AllOf(Struct, frozen=True):
+class AllOf(Struct, frozen=True, gc=False):
     """Every condition holds."""
 
     conditions: tuple["Condition", ...]
@@ -61,7 +61,7 @@ class AllOf(Struct, frozen=True):
         return all(condition.holds(signing, signer) for condition in self.conditions)
 
 
-class AnyOf(Struct, frozen=True):
+class AnyOf(Struct, frozen=True, gc=False):
     """At least one condition holds."""
 
     conditions: tuple["Condition", ...]
@@ -71,7 +71,7 @@ class AnyOf(Struct, frozen=True):
         return any(condition.holds(signing, signer) for condition in self.conditions)
 
 
-class Not(Struct, frozen=True):
+class Not(Struct, frozen=True, gc=False):
     """The condition does not hold."""
 
     condition: "Condition"
