@@ -317,7 +317,8 @@ def headline(looked: NameReport) -> tuple[str, str, str]:
         )
         return f"{which} signings look alike", "good", "✓"
     if looked.unverified:
-        return "Nothing that a trusted authority vouches for", "warn", "?"
+        part = ", in the part that was searched" if looked.is_lower_bound else ""
+        return f"Nothing that a trusted authority vouches for{part}", "warn", "?"
     partly = ("Nothing found in the part that was searched", "warn", "?")
     return partly if looked.is_lower_bound else ("Nothing found in this name", "calm", "0")
 

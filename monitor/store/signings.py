@@ -41,6 +41,8 @@ MAX_COUNTED: Final = 100_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_DIGITS, _MAX_LOG = 19, 200
+_LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LARGEST_INDEX: Final = 2**63 - 1
 _NEWEST: Final = (_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc(), _FINDING.c.log.desc())
 
 
@@ -52,7 +54,7 @@ class SigningCursor(Struct, frozen=True):
     log: str
 
     def __str__(self) -> str:
-        return f"{int((self.at - _EPOCH) / _MICROSECOND)}.{self.index}.{self.log}"
+        return f"{(self.at - _EPOCH) // _MICROSECOND}.{self.index}.{self.log}"
 
     def behind(self, other: "SigningCursor") -> bool:
         """True if it comes after the other one in a list, newest first."""
@@ -65,9 +67,13 @@ class SigningCursor(Struct, frozen=True):
         index, _, log = rest.partition(".")
         if not (at.isascii() and at.isdigit() and index.isascii() and index.isdigit()):
             return None
-        if max(len(at), len(index)) > _MAX_DIGITS or len(log) > _MAX_LOG:
+        if max(len(at), len(index)) > _MAX_DIGITS or len(log) > _MAX_LOG or not log.isprintable():
             return None
-        return cls(_EPOCH + int(at) * _MICROSECOND, int(index), log)
+        microseconds, entry = int(at), int(index)
+        # Neither a time nor an index that the database cannot compare with.
+        if microseconds > _LAST or entry > _LARGEST_INDEX:
+            return None
+        return cls(_EPOCH + microseconds * _MICROSECOND, entry, log)
 
 
 class PastSigning(Struct, frozen=True):

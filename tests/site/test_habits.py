@@ -1,4 +1,4 @@
-"""The habit that is learned from the signings in a name: each signing counts once."""
+"""The habit that is learned from the signings in a name, and the sentence about them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from monitor.site.lookup import headline, look
 from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
 from rules.rule import Outcome, Verdict
 from rules.subject import Subject, read_subject
-from sigstore_entries.signing import Name, NameForm, Signing
+from sigstore_entries.signing import ChainTrust, Name, NameForm, Signing
+from tests.rules import signings
 from tests.support.alerts import NOW
 from tests.support.parts import LOG, a_signing
 
@@ -43,6 +44,18 @@ class TwoLogs:
         return []
 
 
+class SelfMade(TwoLogs):
+    """A past with one self-made certificate, searched whole or in part."""
+
+    def __init__(self, *, is_part: bool) -> None:
+        super().__init__(())
+        self._is_part = is_part
+
+    def signings(self, _subject: Subject, _limit: int = 300) -> Signings:
+        made = signings.signing({}, trust=ChainTrust.UNTRUSTED)
+        return Signings((PastSigning(made, NOW, Verdict(Outcome.UNVERIFIED)),), 0, 1, (), self._is_part)
+
+
 def made_on(ref: str, index: int, kind: str) -> Signing:
     workflow = f"{REPOSITORY}/.github/workflows/release.yml@{ref}"
     signing = a_signing(index, log="ct" if kind == "precertificate" else LOG, kind=kind, identity=workflow)
@@ -59,3 +72,10 @@ def test_one_signing_in_two_logs_is_no_habit(releases: int) -> None:
     looked = look(TwoLogs(["refs/heads/evil", *refs]), read_subject(REPOSITORY), NOW)
     assert headline(looked)[0] == "One signing does not look like the others"
     assert {part.past for part in looked.parts} == {releases + 1}
+
+
+def test_a_search_that_was_cut_denies_no_signing_beyond_its_end() -> None:
+    subject = read_subject(REPOSITORY)
+    whole = headline(look(SelfMade(is_part=False), subject, NOW))[0]
+    assert whole == "Nothing that a trusted authority vouches for", "control"
+    assert headline(look(SelfMade(is_part=True), subject, NOW))[0] == f"{whole}, in the part that was searched"

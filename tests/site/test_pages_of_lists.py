@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from alerts.inert import inert_json
 from monitor.model.state import Finding
 from monitor.site import accounts, subscription_view
+from monitor.store.signings import SigningCursor
 from rules.matching.matcher import PREFIX
 from rules.rule import Outcome, Verdict
 from rules.selection import select
@@ -104,11 +105,15 @@ def test_a_signing_beyond_the_first_page_has_its_page_and_takes_an_answer(seen: 
 
 def test_text_that_is_no_place_is_the_first_page(seen: tuple[Visitor, str, str]) -> None:
     visitor, mine, _ = seen
-    for wrong in ("x", "-1.2.log", "1.2", "9" * 40 + ".1.log", "1." + "9" * 40 + ".log", "\u0661.1.log"):
+    wrong_times = ("9" * 40 + ".1.log", "9" * 19 + ".1.log", "-" + "9" * 19 + ".1.log", "\u0661.1.log")
+    wrong_entries = ("1.", "1." + "9" * 40 + ".log", "1." + "9" * 19 + ".log", "1.2.lo\0g")
+    for wrong in ("x", "-", "--1.2.log", *wrong_times, *wrong_entries):
+        assert SigningCursor.read(wrong) is None
         assert "signings seen since you subscribed" in shown(
             visitor.get(f"/subscriptions/{mine}", params={"before": wrong})
         )
         visitor.get("/look", params={"name": REPOSITORY, "before": wrong})
+    assert SigningCursor.read("1.2") == SigningCursor(datetime.fromtimestamp(1e-6, UTC), 2, ""), "control"
 
 
 def test_a_name_that_a_stranger_logged_first_is_vouched_for_when_a_real_signing_of_the_entry_is_found(
