@@ -58,11 +58,11 @@ def _learned(subject: str, config: Path) -> Starter:
     """A rule learned from the signings in the database. Raises `ValueError` when there are none."""
     # The database is slow to import, and no other command on rules needs it.
     from monitor.store.database import open_database  # noqa: PLC0415
-    from monitor.store.signings import FindingsHistory, as_events  # noqa: PLC0415
+    from monitor.store.signings import FindingsHistory, signings_once  # noqa: PLC0415
 
     named = read_subject(subject)
     with closing(open_database(load_config(config).database)) as database:
-        found = [each.signing for each, _ in as_events(FindingsHistory(database).signings(named).shown)]
+        found = signings_once(FindingsHistory(database).signings(named).shown)
     parts = learn(named, found)
     past = max((part.past for part in parts), default=0)
     if not past:

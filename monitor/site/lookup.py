@@ -14,7 +14,7 @@ from monitor.model.state import Finding
 from monitor.site.rendering import NEVER, Timeline, timeline
 from monitor.site.search_form import FormSearch
 from monitor.store.findings import BatchPastFacts, SeenFact, is_certificate_only, seen_in
-from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings, as_events
+from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings, as_events, signings_once
 from rules.asking import Ask, ask_of, rule_of
 from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
@@ -188,7 +188,7 @@ def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str
     """Answer about a name; `expect`, if given, replaces the learned expectation."""
     known = past.signings(subject)
     found = known.shown
-    parts = learn(subject, [each.signing for each, _ in as_events(found)])
+    parts = learn(subject, signings_once(found))
     try:
         chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
         ask = ask_of(subject.select(), chosen)

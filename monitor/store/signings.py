@@ -1,6 +1,7 @@
 """Stored findings as the past of a name, and as the signings of one subscription."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -97,7 +98,7 @@ class PastSigning(Struct, frozen=True):
 def as_events(found: Sequence[PastSigning]) -> list[tuple[PastSigning, list[str]]]:
     """Each signing once, with its further entries: a certificate in a CT log and the entry made with it are one."""
     merged: list[tuple[PastSigning, list[str]]] = []
-    by_certificate: dict[tuple[str, datetime], int] = {}
+    by_certificate: dict[_Certificate, int] = {}
     entries = [each for each in found if not is_certificate_only(each.signing)]
     for each in entries:
         for key in _certificates(each.signing):
@@ -115,9 +116,46 @@ def as_events(found: Sequence[PastSigning]) -> list[tuple[PastSigning, list[str]
     return merged
 
 
-def _certificates(signing: Signing) -> list[tuple[str, datetime]]:
-    """Certificates that an entry and the certificate's own log entry share."""
-    return [(name.value, signer.not_before) for signer in signing.signers if signer.not_before for name in signer.names]
+def signings_once(found: Sequence[PastSigning]) -> list[Signing]:
+    """Signings to learn from, each once, in however many logs it is.
+
+    Entries of one certificate are as many signings as the log with most of them has.
+    """
+    once: list[Signing] = []
+    of_certificate: Counter[_Certificate] = Counter()
+    in_log: Counter[tuple[str, _Certificate]] = Counter()
+    for each, _ in as_events(found):
+        key = next(iter(_certificates(each.signing)), None)
+        if key is not None:
+            here = each.signing.where.log, key
+            in_log[here] += 1
+            if in_log[here] <= of_certificate[key]:
+                continue
+            of_certificate[key] += 1
+        once.append(each.signing)
+    return once
+
+
+_Certificate = tuple[str, datetime, bool]
+
+
+def _certificates(signing: Signing) -> list[_Certificate]:
+    """Certificates that an entry and the certificate's own log entry share: name, begin, and if it is vouched for.
+
+    Any person can log a self-made certificate with the name and the begin of a trusted one, or the trusted one beside
+    a signature of another key. Neither may hide the trusted one.
+    """
+    return [
+        (name.value, signer.not_before, _is_vouched(signer))
+        for signer in signing.signers
+        if signer.not_before
+        for name in signer.names
+    ]
+
+
+def _is_vouched(signer: Signer) -> bool:
+    is_signer = not (signer.only_listed or signer.maybe_signed or signer.signature is SignatureCheck.WRONG)
+    return is_signer and signer.trust is ChainTrust.TRUSTED
 
 
 class ArchivedEntry(Struct, frozen=True):

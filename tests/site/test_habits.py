@@ -3,15 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from monitor.site.lookup import headline, look
-from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
+from monitor.site.lookup import headline, look, rows_of
+from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings, signings_once
 from rules.rule import Outcome, Verdict
 from rules.subject import Subject, read_subject
-from sigstore_entries.signing import ChainTrust, Name, NameForm, Signing
+from sigstore_entries.signing import ChainTrust, Name, NameForm, SignatureCheck, Signing
 from tests.rules import signings
 from tests.support.alerts import NOW
 from tests.support.parts import LOG, a_signing
@@ -24,11 +25,16 @@ class TwoLogs:
 
     source, deepest = "archive", None
 
-    def __init__(self, refs: Sequence[str]) -> None:
+    def __init__(self, refs: Sequence[str], *further: str) -> None:
+        """`further` are signature logs that have each entry as well."""
         self._found = [
             PastSigning(signing, NOW - timedelta(hours=index), Verdict(Outcome.EXPECTED))
             for index, ref in enumerate(refs)
-            for signing in (made_on(ref, index, "hashedrekord"), made_on(ref, index, "precertificate"))
+            for signing in (
+                made_on(ref, index, "hashedrekord"),
+                made_on(ref, index, "precertificate", "ct"),
+                *(made_on(ref, index + 7, "hashedrekord", log) for log in further),
+            )
         ]
 
     def signings(self, _subject: Subject, _limit: int = 300) -> Signings:
@@ -56,12 +62,44 @@ class SelfMade(TwoLogs):
         return Signings((PastSigning(made, NOW, Verdict(Outcome.UNVERIFIED)),), 0, 1, (), self._is_part)
 
 
-def made_on(ref: str, index: int, kind: str) -> Signing:
+def made_on(ref: str, index: int, kind: str, log: str = LOG) -> Signing:
     workflow = f"{REPOSITORY}/.github/workflows/release.yml@{ref}"
-    signing = a_signing(index, log="ct" if kind == "precertificate" else LOG, kind=kind, identity=workflow)
+    signing = a_signing(index, log=log, kind=kind, identity=workflow)
     claims = {"source_repository_uri": REPOSITORY, "source_repository_ref": ref, "build_config_uri": workflow}
     names = (Name(NameForm.URI, workflow),)
     return replace(signing, signers=(dataclasses.replace(signing.signers[0], names=names, claims=claims),))
+
+
+def test_one_signing_in_two_signature_logs_is_no_habit() -> None:
+    """A client may write each entry to an older log and to a newer one."""
+    refs = ["refs/heads/evil", *(f"refs/tags/v1.{number}" for number in range(12))]
+    looked = look(TwoLogs(refs, "rekor-v1"), read_subject(REPOSITORY), NOW)
+    assert {(part.seen, part.past) for part in looked.parts if part.key == "ref"} == {(12, 13)}
+    assert {row.what for row in looked.unlike} == {"refs/heads/evil"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"trust": ChainTrust.UNTRUSTED}, {"signature": SignatureCheck.WRONG}, {"only_listed": ("f0" * 32,)}],
+    ids=["self-made", "another key's signature", "listed"],
+)
+def test_an_entry_that_any_person_can_log_stands_in_for_no_trusted_one(change: dict[str, Any]) -> None:
+    """It may have the name and the time of a certificate in a CT log, or of an entry in another signature log."""
+    trusted = [made_on("refs/heads/evil", 1, "precertificate", "ct"), made_on("refs/tags/v1", 2, "hashedrekord")]
+    copies = [made_on("refs/heads/evil", 3, "hashedrekord"), made_on("refs/tags/v1", 4, "hashedrekord", "rekor-v1")]
+    forged = [replace(each, signers=(dataclasses.replace(each.signers[0], **change),)) for each in copies]
+    found = [PastSigning(each, NOW, Verdict(Outcome.EXPECTED)) for each in (*forged, *trusted)]
+    rows = rows_of(found, None, NOW)
+    assert {(row.signing.where, row.also) for row in rows} == {(each.where, ()) for each in (*forged, *trusted)}
+    assert {each.where for each in signings_once(found)} >= {each.where for each in trusted}
+
+
+def test_each_entry_of_one_certificate_in_one_log_counts() -> None:
+    """A release may sign many files with one certificate."""
+    made = [made_on("refs/tags/v1", index, "hashedrekord", log) for log in (LOG, "rekor-v1") for index in range(3)]
+    found = [PastSigning(each, NOW, Verdict(Outcome.EXPECTED)) for each in made]
+    assert [each.where.log for each in signings_once(found)] == [LOG] * 3
+    assert signings_once([]) == []
 
 
 @pytest.mark.parametrize("releases", [4, 6, 12, 18])
