@@ -8,13 +8,17 @@ space that IANA delegates as global unicast. Python's `ipaddress.is_global` foll
 """
 
 import ipaddress
+import math
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final
 
 import httpcore
 import httpx
+
+from outbound.names import shares
 
 # IANA IPv4 Special-Purpose Address Registry, column "Globally Reachable"; "N/A" counts as false. Beside it the
 # multicast block, which has a registry of its own. The smallest block that holds an address decides.
@@ -124,15 +128,18 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first public address of the host. Raises `AddressRefused` when it has none."""
+        """Connect to the first public address that answers. Raises `AddressRefused` when the host has none."""
+        ends = math.inf if timeout is None else time.monotonic() + timeout
         addresses = self._resolve(host, port, timeout)
         allowed = [address for address in addresses if self._allow_private or is_public(address)]
         if not allowed:
             raise AddressRefused(f"{host} leads to no public address")
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in allowed:
+        failure: Exception = httpcore.ConnectTimeout(f"{host} took no connection in time")
+        for address, share in shares(allowed, ends):
             try:
-                return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+                return self._inner.connect_tcp(
+                    address, port, share if timeout is not None else None, local_address, socket_options
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

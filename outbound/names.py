@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
@@ -105,6 +105,18 @@ def _addresses(host: str, port: int) -> list[str]:
     except UnicodeError as error:  # a label is empty, or longer than 63 characters
         raise socket.gaierror(socket.EAI_NONAME, f"{host:.80} cannot be the name of a host") from error
     return list(dict.fromkeys(str(item[4][0]) for item in found))
+
+
+def shares(addresses: Sequence[str], ends: float) -> Iterator[tuple[str, float]]:
+    """Addresses of a host to try in turn, each with its seconds until `ends`, a monotonic time.
+
+    The last one has all that are left, each other one half: a dead address would use up the time of the others.
+    """
+    for number, address in enumerate(addresses, 1):
+        left = ends - time.monotonic()
+        if left <= 0:
+            return
+        yield address, left if number == len(addresses) else left / 2
 
 
 def own_name(seconds: float) -> str | None:

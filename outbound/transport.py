@@ -34,7 +34,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from outbound.named_authorities import believing
-from outbound.names import OWN, STRANGERS, BoundedCalls, look_up
+from outbound.names import OWN, STRANGERS, BoundedCalls, look_up, shares
 
 # No file descriptor in this process or on this machine, no memory, no network buffer.
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -155,12 +155,9 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
     """A TCP connection within `seconds`: the lookup of the name and all addresses share them. Raises `OSError`."""
     ends = time.monotonic() + seconds
     failure: OSError = TimeoutError(f"{host} took no connection within {seconds:g} seconds")
-    for address in resolve(host, port, seconds):
-        left = ends - time.monotonic()
-        if left <= 0:
-            break
+    for address, share in shares(resolve(host, port, seconds), ends):
         try:
-            return socket.create_connection((address, port), left)
+            return socket.create_connection((address, port), share)
         except OSError as error:
             failure = error
     raise failure

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,11 +13,12 @@ from addresses.image_name import parse_image_name
 from monitor.http_fetcher import Expect, HttpFetcher, Unreachable
 from monitor.model.errors import OwnFault
 from outbound import names as names_module
+from outbound.address_guard import GuardedBackend
 from outbound.json_client import JsonClient, Outage
 from outbound.names import OWN, STRANGERS, BoundedCalls, CallNotEnded, look_up
 from outbound.registry import Registry, RegistryFailed
-from outbound.transport import HttpLimits, believed, connect, resolve
-from tests.support.hanging_names import HangingNames, hanging_names
+from outbound.transport import Deadline, DeadlineBackend, HttpLimits, believed, connect, resolve
+from tests.support.hanging_names import HangingNames, first_address_dead, hanging_names
 from tests.support.waiting import PATIENCE
 
 SHORT = 0.5
@@ -72,6 +74,28 @@ def test_a_connection_to_a_name_that_hangs_ends_with_its_name(hanging: HangingNa
     with pytest.raises(CallNotEnded, match=r"the name mail\.hanging\.example was not resolved"):
         connect("mail.hanging.example", 25, SHORT)
     assert not hanging.released.is_set()
+
+
+def test_a_dead_first_address_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as live:
+        port = live.getsockname()[1]
+        with first_address_dead(monkeypatch, "mail.example", port):
+            with pytest.raises(TimeoutError):
+                connect("127.0.0.2", port, SHORT)
+            with connect("mail.example", port, 4 * SHORT) as connection:
+                assert connection.getpeername() == ("127.0.0.1", port)
+
+
+def test_a_dead_first_address_of_a_guarded_host_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as live:
+        port, deadline = live.getsockname()[1], Deadline(time.monotonic)
+        backend = GuardedBackend(DeadlineBackend(deadline), resolve, allow_private=True)
+        with (
+            first_address_dead(monkeypatch, "hook.example", port),
+            deadline.running(4 * SHORT),
+            closing(backend.connect_tcp("hook.example", port, 4 * SHORT)) as stream,
+        ):
+            assert stream.get_extra_info("server_addr") == ("127.0.0.1", port)
 
 
 def test_requests_for_one_name_share_one_thread(hanging: HangingNames) -> None:
