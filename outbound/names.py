@@ -19,6 +19,7 @@ T = TypeVar("T")
 LONGEST_LOOKUP: Final = 10.0
 """Seconds after which a name counts as unresolved: time for two name servers of which the first gives no answer."""
 _MOST_CALLS: Final = 32
+_MOST_FOR_RECEIVER: Final = 4
 
 
 class CallNotEnded(OSError):
@@ -81,9 +82,14 @@ class BoundedCalls:
 
 
 OWN: Final = BoundedCalls()
-"""Lookups of names that the operator chose, and calls to the operator's receivers."""
+"""Lookups of names that the operator chose."""
 STRANGERS: Final = BoundedCalls()
 """Lookups of names that a stranger chose: any number of names that hang leave `OWN` as it is."""
+
+
+def receiver_calls() -> BoundedCalls:
+    """Calls to one receiver alone: an answer that never ends keeps its thread, and takes none from the others."""
+    return BoundedCalls(_MOST_FOR_RECEIVER)
 
 
 def look_up(host: str, port: int, seconds: float | None = None, *, calls: BoundedCalls = OWN) -> list[str]:

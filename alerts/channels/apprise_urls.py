@@ -10,7 +10,7 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.rendering import Renderer
-from outbound.names import OWN, CallNotEnded
+from outbound.names import BoundedCalls, CallNotEnded, receiver_calls
 
 _TYPE: Final = {Severity.PAGE: "failure", Severity.WARN: "warning", Severity.INFO: "info"}
 # Signwatch does not know a service's markup: characters of HTML, Markdown and mentions all become look-alikes.
@@ -31,6 +31,7 @@ class AppriseChannel(Struct, frozen=True):
     renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
     seconds: float = 60.0
+    calls: BoundedCalls = field(default_factory=receiver_calls)
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
         """Notify all URLs within `seconds`. If one fails, the delivery fails; the next try notifies all of them again.
@@ -51,7 +52,7 @@ class AppriseChannel(Struct, frozen=True):
             raise DeliveryFailed(f"{self.urls.path} holds no Apprise URL")
         title, body = defuse(self.renderer.subject(alert, key)), defuse(self.renderer.text(alert, key))
         try:
-            done = OWN.result(
+            done = self.calls.result(
                 object(),
                 lambda: notifier.notify(
                     title=title,

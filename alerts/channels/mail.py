@@ -125,7 +125,7 @@ def conversation(server: Server) -> Iterator[smtplib.SMTP]:
         watchdog.daemon = True
         watchdog.start()
         try:
-            with closing(_Smtp(server, plain, _greeting_name(plain))) as smtp:
+            with closing(_Smtp(server, plain, _greeting_name(server, plain))) as smtp:
                 if server.security is Security.STARTTLS:
                     smtp.starttls(context=server.context)
                 if server.username is not None and server.password is not None:
@@ -151,11 +151,12 @@ class _Smtp(smtplib.SMTP):
         return self._plain
 
 
-def _greeting_name(plain: socket.socket) -> str:
+def _greeting_name(server: Server, plain: socket.socket) -> str:
     """Name for EHLO. SPEC RFC 5321 4.1.4: an address literal where the client has no name."""
     address = str(plain.getsockname()[0]).partition("%")[0]
     literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-    return own_name(_NAME_SECONDS) or literal
+    # Of a short limit most is left for the conversation.
+    return own_name(min(_NAME_SECONDS, server.seconds / 6)) or literal
 
 
 def _hang_up(handle: socket.socket) -> None:

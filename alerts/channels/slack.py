@@ -19,7 +19,7 @@ from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.page import Page, PageSection
 from alerts.rendering import Renderer
-from outbound.names import OWN, CallNotEnded
+from outbound.names import BoundedCalls, CallNotEnded, receiver_calls
 from outbound.transport import parse_http_date, parse_retry_after, resolve
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class SlackWebhookChannel(Struct, frozen=True):
     allow_private: bool = False
     renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
+    calls: BoundedCalls = field(default_factory=receiver_calls)
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
         """Post one message."""
@@ -64,6 +65,7 @@ class SlackWebhookChannel(Struct, frozen=True):
         try:
             page = self.renderer.page(alert, key)
             answer = _within(
+                self.calls,
                 self.seconds,
                 client,
                 url,
@@ -85,6 +87,7 @@ class SlackBotChannel(Struct, frozen=True):
     seconds: float = 15.0
     renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
+    calls: BoundedCalls = field(default_factory=receiver_calls)
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
         """Post one message with `chat.postMessage`."""
@@ -94,6 +97,7 @@ class SlackBotChannel(Struct, frozen=True):
         try:
             page = self.renderer.page(alert, key)
             _within(
+                self.calls,
                 self.seconds,
                 client,
                 self.base_url,
@@ -114,7 +118,9 @@ class SlackBotChannel(Struct, frozen=True):
             raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
 
 
-def _within(seconds: float, client: WebClient | WebhookClient, url: str, send: Callable[[], T]) -> T:
+def _within(
+    calls: BoundedCalls, seconds: float, client: WebClient | WebhookClient, url: str, send: Callable[[], T]
+) -> T:
     """Result of a message, within `seconds`. Raises `DeliveryFailed`, and the errors of `send`.
 
     Slack's client looks the name up without a limit, and its timeout is for one read or write.
@@ -129,7 +135,7 @@ def _within(seconds: float, client: WebClient | WebhookClient, url: str, send: C
         except OSError as error:
             raise DeliveryFailed(f"Slack: the name {inert_line(parts.hostname or '', 253)}: {error}") from error
     try:
-        return OWN.result(object(), send, max(0.0, ends - time.monotonic()))
+        return calls.result(object(), send, max(0.0, ends - time.monotonic()))
     except CallNotEnded as error:
         raise DeliveryFailed(f"Slack: no complete answer: {error}") from error
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from alerts.channels.apprise_urls import AppriseChannel
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.mail import MailChannel, Security, Server
+from outbound.names import OWN, look_up
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of
 from tests.support.hanging_names import HangingNames, hanging_names
@@ -73,6 +74,44 @@ def test_apprise_whose_lookup_hangs_is_left_behind(folder: Path, hanging: Hangin
     assert not hanging.released.is_set()
 
 
+DRIPPED: dict[str, dict[str, Any]] = {
+    "slack": CHANNELS["slack"] | {"allow_private": True, "timeout_seconds": 1},
+    "slack bot": CHANNELS["slack bot"] | {"allow_private": True, "timeout_seconds": 1},
+    "apprise": {"type": "apprise", "urls_file": "apprise"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", DRIPPED)
+def test_a_receiver_whose_answer_never_ends_takes_no_thread_from_the_lookups(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Else one such receiver keeps every log from being asked, after as many alerts as there are threads."""
+    if name == "apprise":
+        pytest.importorskip("apprise", reason="the apprise extra is not installed")
+    monkeypatch.setattr(OWN, "_most", 1)
+    with dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", threading.Event()) as port:
+        (folder / "url").write_text(f"http://127.0.0.1:{port}/services/x")
+        (folder / "apprise").write_text(f"json://127.0.0.1:{port}/x")
+        url = {"base_url": f"http://127.0.0.1:{port}/api/"} if name == "slack bot" else {}
+        channel = channel_of("hook", DRIPPED[name] | url, folder)
+        if isinstance(channel, AppriseChannel):
+            channel = replace(channel, seconds=1.0)
+        with pytest.raises(DeliveryFailed, match="not within"):
+            channel.send(an_alert(), "key", NOW)
+        assert "127.0.0.1" in look_up("localhost", 443, 1.0)
+
+
+def test_a_mail_goes_out_within_its_limit_while_the_name_of_this_machine_hangs(
+    hanging: HangingNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: hanging.hang("this machine"))
+    with smtp_server() as box:
+        server = Server("127.0.0.1", box.port, Security.NONE, seconds=4.5)
+        MailChannel("mail", server, "a@example.org", ("b@example.org",)).send(an_alert(), "key", NOW)
+        assert len(box.messages) == 1
+
+
 def test_a_mail_goes_out_while_the_name_of_this_machine_hangs(
     hanging: HangingNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,10 +136,15 @@ def dripping(start: bytes, ended: threading.Event) -> Iterator[int]:
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
+        connection.settimeout(PATIENCE)
         with connection, suppress(OSError):
             connection.sendall(start)
             while not ended.wait(0.02):
                 connection.sendall(b"2")
+            # A whole answer after all: libraries leave a socket unclosed behind one that breaks off.
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                pass
         ended.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
