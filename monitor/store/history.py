@@ -287,13 +287,20 @@ class History:
         The newest one lasts until `now` while a pass that succeeds now would extend it: a log is not unwatched between
         two polls.
         """
-        query = select(_SPAN).where(_SPAN.c.log == log, _SPAN.c.ended_at >= begin, _SPAN.c.began_at < end)
+        # A pass before `begin` may still hold for it.
+        query = select(_SPAN).where(
+            _SPAN.c.log == log, _SPAN.c.ended_at >= begin - longest_pause, _SPAN.c.began_at < end
+        )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(_SPAN.c.began_at.desc()).limit(_MOST_SPANS)).all()[::-1]
         found = [Span(row.began_at, row.ended_at, Owner(row.trouble) if row.trouble else None) for row in rows]
         if found and now - found[-1].ended <= longest_pause:
             found[-1] = replace(found[-1], ended=max(found[-1].ended, now))
-        return [replace(each, began=max(each.began, begin), ended=min(each.ended, end)) for each in found]
+        return [
+            replace(each, began=max(each.began, begin), ended=min(each.ended, end))
+            for each in found
+            if each.ended >= begin
+        ]
 
     def trouble_before(self, log: str, at: datetime) -> Owner | None:
         """Owner of the trouble that kept passes from succeeding at a time; `None` when none was tried."""

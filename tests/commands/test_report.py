@@ -326,3 +326,15 @@ def test_lengths_are_told_in_one_way() -> None:
         "2 hours",
         "25.02 hours",
     ]
+
+
+def test_a_period_between_two_polls_is_watched(database: Database) -> None:
+    """A log may be asked once an hour, and a report may be of half an hour."""
+    store, clock, history = a_store(database), Clock(), History(database)
+    limit = timedelta(hours=5)
+    store.baseline(a_position(3), "index 3")
+    store.health.went_well(LOG, clock.now, None, progress=Pass(3, 0, limit))
+    begin, end = NOW + timedelta(minutes=20), NOW + timedelta(minutes=50)
+    assert history.spans(LOG, begin, end, end, limit) == [Span(begin, end)]
+    late = NOW + timedelta(hours=6)
+    assert history.spans(LOG, begin, late, late, limit) == [], "control: passes stopped"
