@@ -22,7 +22,7 @@ from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
 
 MAX_CHOICES: Final = 8
-_FEW: Final = 4
+FEW: Final = 4
 """Up to this number of signings, every value is proposed, because no value is usual yet."""
 _RARE: Final = 0.08
 _DAY: Final = timedelta(days=1)
@@ -270,7 +270,7 @@ def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Propos
         return None
     counts = Counter(str(value) for values in carrying for value in values)
     by_text = {str(value): value for values in carrying for value in values}
-    least = 1 if len(carrying) <= _FEW else max(2, int(len(carrying) * _RARE))
+    least = 1 if len(carrying) <= FEW else max(2, int(len(carrying) * _RARE))
     usual = [text for text, count in counts.most_common(MAX_CHOICES) if count >= least]
     if not usual:
         return None

@@ -21,6 +21,7 @@ from rules.facts import Facts
 from rules.judge import NOT_SELECTED as UNSELECTED
 from rules.judge import judge_selected
 from rules.learning import (
+    FEW,
     LEARNED,
     NoAuthorisationFacts,
     NoKnownFacts,
@@ -302,7 +303,16 @@ def _in_words(expected: str) -> str:
 
 def headline(looked: NameReport) -> tuple[str, str, str]:
     """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and the content of the round mark."""
-    trusted, unlike = len(looked.trusted), len(looked.unlike)
+    if looked.trusted:
+        return _headline_of_signings(looked, len(looked.trusted), len(looked.unlike))
+    if looked.unverified:
+        part = ", in the part that was searched" if looked.is_lower_bound else ""
+        return f"Nothing that a trusted authority vouches for{part}", "warn", "?"
+    partly = ("Nothing found in the part that was searched", "warn", "?")
+    return partly if looked.is_lower_bound else ("Nothing found in this name", "calm", "0")
+
+
+def _headline_of_signings(looked: NameReport, trusted: int, unlike: int) -> tuple[str, str, str]:
     if trusted > 1 and not looked.parts:
         return f"{counted(trusted, 'signing')}, and nothing to compare them by", "calm", str(trusted)
     if unlike and looked.parts:
@@ -310,17 +320,11 @@ def headline(looked: NameReport) -> tuple[str, str, str]:
         return f"{number} not look like the others", "bad", str(unlike)
     if trusted == 1:
         return "One signing, and nothing to compare it with", "calm", "1"
-    if trusted:
-        least = "at least " if looked.is_lower_bound else ""
-        which = (
-            f"The newest {trusted} of {least}{looked.total}" if least or looked.total > trusted else f"All {trusted}"
-        )
-        return f"{which} signings look alike", "good", "✓"
-    if looked.unverified:
-        part = ", in the part that was searched" if looked.is_lower_bound else ""
-        return f"Nothing that a trusted authority vouches for{part}", "warn", "?"
-    partly = ("Nothing found in the part that was searched", "warn", "?")
-    return partly if looked.is_lower_bound else ("Nothing found in this name", "calm", "0")
+    if any(part.past <= FEW and len(part.values) > 1 for part in looked.parts):
+        return f"{counted(trusted, 'signing')} that differ, too few to tell which are usual", "warn", str(trusted)
+    least = "at least " if looked.is_lower_bound else ""
+    which = f"The newest {trusted} of {least}{looked.total}" if least or looked.total > trusted else f"All {trusted}"
+    return f"{which} signings look alike", "good", "✓"
 
 
 def headline_detail(looked: NameReport) -> str:

@@ -102,6 +102,16 @@ def test_each_entry_of_one_certificate_in_one_log_counts() -> None:
     assert signings_once([]) == []
 
 
+@pytest.mark.parametrize("releases", [1, 2, 3])
+def test_of_a_few_signings_that_differ_none_is_called_usual(releases: int) -> None:
+    """Up to four signings every value is proposed, so that an attacker's only signing would look like the others."""
+    refs = ["refs/heads/evil", *(f"refs/tags/v1.{number}" for number in range(releases))]
+    told = headline(look(TwoLogs(refs), read_subject(REPOSITORY), NOW))
+    assert told == (f"{releases + 1} signings that differ, too few to tell which are usual", "warn", str(releases + 1))
+    alike = headline(look(TwoLogs(refs[1:]), read_subject(REPOSITORY), NOW))
+    assert "differ" not in alike[0], "control: releases alone"
+
+
 @pytest.mark.parametrize("releases", [4, 6, 12, 18])
 def test_one_signing_in_two_logs_is_no_habit(releases: int) -> None:
     """The certificate's own log must not make an attacker's only signing a usual one."""
