@@ -160,6 +160,8 @@ def _make(path: Path, scope: Scope, position: Position, last: int, clock: Callab
         finally:
             # Closing the last connection folds SQLite's write-ahead log into the file that is renamed.
             store.close()
+        # A killed scan leaves its write-ahead log, which SQLite would read into the new ledger.
+        _remove(path)
         os.replace(new, path)  # noqa: PTH105  the rename that makes it so
     finally:
         _remove(new)

@@ -1,5 +1,6 @@
 """A range of a log is read, proven and judged as following does it; killed anywhere, it ends the same."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -142,6 +143,33 @@ def test_an_ended_scan_is_not_begun_anew_by_accident_nor_mixed_with_other_rules(
     # The control case: the same words go on, and a scan that ended well leaves nothing behind.
     assert scan(log, tmp_path, 0, None)[1] == sevenths(0, 100)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scan_that_begins_anew_reads_nothing_of_a_killed_one(tmp_path: Path) -> None:
+    """A killed scan leaves SQLite's write-ahead log beside its ledger, and a person removes the ledger alone."""
+    log = RekorV2Log()
+    log.grow(300)
+    name = scope("v2", 0, 300)
+    path = tmp_path / f"{name.id()}.db"
+    wal = path.with_name(f"{path.name}-wal")
+    kept = path.with_name("kept")
+
+    def killed() -> None:
+        with open_ledger(tmp_path, name, begin, lambda: NOW, lambda _: None, resume=False) as ledger:
+            scan_range(log.source(), ScanState(ledger, None), EverythingIsNews(), Sevenths(), last=300, world=WORLD)
+            shutil.copy(wal, kept)
+            raise Died
+
+    def begin() -> tuple[Position, int]:
+        return begin_range(log.source(), None, 0, 300, state=ScanState(PassingProgress(), None), world=WORLD)
+
+    with pytest.raises(Died):
+        killed()
+    assert kept.stat().st_size > 0
+    path.unlink()
+    kept.rename(wal)
+    with open_ledger(tmp_path, name, begin, lambda: NOW, lambda _: None, resume=False) as ledger:
+        assert list(ledger.findings()) == []
 
 
 def not_called() -> tuple[Position, int]:
