@@ -87,7 +87,6 @@ class Journal:
         self._queue_lock = threading.Lock()
         self._writing = threading.Lock()
         # Of the writer, under `_writing`: to take one from the pool for each row took 2 % of issuing a certificate.
-        # SQLAlchemy connects it again after its connection broke.
         self._connection: Connection | None = None
 
     @classmethod
@@ -152,6 +151,8 @@ class Journal:
                 for each in together:
                     _execute(connection, each)
         except SQLAlchemyError as error:
+            # The transaction of a failed commit may be open still; the pool ends it.
+            self._release()
             if len(together) > 1:
                 # One statement may be invalid: each runs alone, so that the others succeed.
                 for each in together:
@@ -175,10 +176,13 @@ class Journal:
     def close(self) -> None:
         """Close every connection."""
         with self._writing:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._release()
         self._engine.dispose()
+
+    def _release(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _execute(connection: Connection, waiting: _Waiting) -> None:

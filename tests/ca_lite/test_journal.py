@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from ca_lite.journal import ISSUED, REQUESTED, Journal
@@ -54,6 +55,23 @@ def test_rows_of_many_threads_are_all_there(journal: Journal) -> None:
         (f"{number:x}", ISSUED, number) for number in range(64)
     }
     journal.close()
+
+
+def test_a_row_of_a_failed_commit_is_not_written_with_the_next_one(journal: Journal) -> None:
+    """SQLite may keep the transaction of a failed commit open, as when it is busy."""
+    failing = ["not committed"]
+
+    def fail(_connection: Connection) -> None:
+        if failing:
+            raise SQLAlchemyError(failing.pop())
+
+    journal.request(row("first"))
+    event.listen(journal._engine, "commit", fail)
+    with pytest.raises(SQLAlchemyError, match="not committed"):
+        journal.request(row("failed"))
+    journal.request(row("next"))
+    found = journal.search(name=None, issuer=None, serial=None, limit=100)
+    assert [each.serial for each in found] == ["next", "first"]
 
 
 @pytest.mark.parametrize("wrong", [row("taken"), {**row("wrong"), "subject": "\ud800 of a token"}])
