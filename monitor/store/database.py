@@ -243,6 +243,10 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
 
     After a crash `init` would refuse half a database as damaged.
     """
+    rest = path.with_name(f"{path.name}-wal")
+    if rest.exists():
+        # SQLite would read it into the new database.
+        raise OwnFault(f"{rest}: this is a part of another database: move it away, and run `signwatch init` again.")
     draft = path.with_name(path.name + ".new")
     try:
         for name in (draft.name, f"{draft.name}-wal", f"{draft.name}-shm", f"{draft.name}-journal"):

@@ -91,6 +91,17 @@ def test_another_versions_database_is_refused(database: Database, where: str, st
         open_database(where)
 
 
+def test_a_new_database_is_not_begun_beside_the_rest_of_an_old_one(tmp_path: Path) -> None:
+    """A killed daemon leaves a write-ahead log, which SQLite would read into the new database."""
+    path, wal = tmp_path / "signwatch.db", tmp_path / "signwatch.db-wal"
+    wal.write_bytes(b"pages")
+    with pytest.raises(OwnFault, match=r"signwatch\.db-wal: this is a part of another database: move it away"):
+        create(str(path), NOW, "test")
+    assert [each.name for each in tmp_path.iterdir()] == [wal.name]
+    wal.unlink()
+    create(str(path), NOW, "test").close()
+
+
 def test_initialising_never_touches_a_newer_database(database: Database, where: str) -> None:
     with database.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
