@@ -66,9 +66,16 @@ def seen_by(
         for rule, since, until in _spans(site, subscription)
         for mark in site.found.marks(rule, since, until, drawn + 1)
     ]
-    # A certificate and the entry made with it are one signing.
-    signed = {mark.at for mark in marks if not mark.certificate_log}
-    counted = [mark for mark in marks if not mark.certificate_log or mark.at not in signed]
+    # A certificate and the entry made with it are one signing. Another entry of that second must not hide a certificate
+    # that is not expected.
+    entries = [mark for mark in marks if not mark.certificate_log]
+    signed = {mark.at for mark in entries}
+    wrong = {mark.at for mark in entries if mark.outcome == "unexpected"}
+    counted = [
+        mark
+        for mark in marks
+        if not mark.certificate_log or mark.at not in (wrong if mark.outcome == "unexpected" else signed)
+    ]
     open_ones = [m for m in counted if m.outcome == "unexpected" and answers.get((m.log, m.index)) is not True]
     rows, older = _page(site, subscription, limit, after) if limit else ([], None)
     offered = site.subscribers.asks.coverage(subscription.change)

@@ -75,6 +75,21 @@ def test_pages_of_a_subscription_lead_to_every_signing(seen: tuple[Visitor, str,
     assert sorted(indexes) == list(range(MANY))
 
 
+@pytest.mark.parametrize("outcome", [Outcome.EXPECTED, Outcome.UNEXPECTED])
+def test_an_unexpected_certificate_counts_beside_a_signing_of_the_same_second(acme: Scene, outcome: Outcome) -> None:
+    visitor = acme.visitor()
+    acme.subscribe(visitor, MIA)
+    account = acme.site.subscribers.by_address(MIA)
+    assert account is not None
+    [mine] = acme.site.subscribers.subscriptions(account.id)
+    at = acme.clock()
+    release = signings.signing({}, where=EntryRef(LOG, 1), not_before=at)
+    stolen = signings.signing({}, where=EntryRef("ct", 1), not_before=at, kind="precertificate", digests=())
+    for made, verdict in ((release, outcome), (stolen, Outcome.UNEXPECTED)):
+        acme.keep([Finding(f"{PREFIX}{mine.ask}", select(SELECT, made), Verdict(verdict), made.where.log.encode())])
+    assert "1 signing you did not expect" in shown(visitor.get(f"/subscriptions/{mine.id}"))
+
+
 def test_pages_of_a_name_lead_to_every_signing_and_say_how_many_there_are(seen: tuple[Visitor, str, str]) -> None:
     visitor, _, _ = seen
     found: set[int] = set()
