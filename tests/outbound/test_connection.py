@@ -43,6 +43,7 @@ class Server:
     tls: ssl.SSLContext | None = None
     connections: int = 0
     targets: list[bytes] = field(default_factory=list)
+    closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def serve(self, listener: socket.socket) -> None:
         while self.answers:
@@ -53,6 +54,7 @@ class Server:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             with connection, suppress(OSError):
                 self._answer(connection)
+            self.closed.release()
 
     def _answer(self, connection: socket.socket) -> None:
         while self.answers:
@@ -170,6 +172,7 @@ def test_a_body_without_a_length_ends_with_the_connection() -> None:
 def test_a_connection_that_the_server_closed_while_idle_is_not_used_again() -> None:
     with serving(sized(b"first"), sized(b"next"), closing_after=True) as (server, fetcher):
         assert get(fetcher) == b"first"
+        assert server.closed.acquire(timeout=PATIENCE), "it may close it later than the answer is read"
         assert get(fetcher) == b"next"
     assert server.connections == 2
 
