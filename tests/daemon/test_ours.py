@@ -80,7 +80,9 @@ def test_a_database_that_vanished_is_told_and_takes_nothing_more(
     path = tmp_path / "signwatch.db"
     path.rename(tmp_path / "elsewhere.db")
     if replaced:
-        create(str(path), NOW, "test").close()
+        other = tmp_path / "other.db"
+        create(str(other), NOW, "test").close()
+        other.rename(path)  # `init` itself refuses: parts of the other database are still there
     with pytest.raises(VanishedDatabase, match="deleted or replaced"):
         store.position(LOG)
     with pytest.raises(VanishedDatabase):

@@ -117,7 +117,9 @@ def test_a_database_that_vanished_under_the_daemon_is_not_ready(
     path = tmp_path / "signwatch.db"
     path.rename(tmp_path / "elsewhere.db")
     if replaced:
-        create(str(path), NOW, "test").close()
+        other = tmp_path / "other.db"
+        create(str(other), NOW, "test").close()
+        other.rename(path)  # `init` itself refuses: parts of the other database are still there
     (told,) = place.reasons()
     assert "deleted or replaced" in told
     assert place.client.get("/healthz").status_code == 200, "a restart helps nothing"
