@@ -110,7 +110,7 @@ def scraped(folder: Path) -> Iterator[Scraped]:
 def is_scraped(made: Scraped) -> bool:
     try:
         return bool(made.query("signwatch_last_success_timestamp_seconds > 0"))
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ValueError):  # it says in plain text that it is starting
         return False
 
 
