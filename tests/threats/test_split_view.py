@@ -191,5 +191,5 @@ def test_a_peer_that_is_not_there_is_an_outage_and_nobodys_fault(
     here, _ = installations
     assert here.compare(f"http://127.0.0.1:{free_port()}") == 3
     assert here.compare(here.server.url) == 3, "a log is no peer"
-    assert here.compare("not a url") == 3
+    assert here.compare("not a url") == 2, "a wrong argument, not an outage"
     assert here.evidence() == []
